@@ -1,0 +1,90 @@
+"""Adequacy: which known mistakes the executed cases would have exposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from conformance.cases.case import Case
+from conformance.judge import Judgement, compare
+from conformance.pitfalls import Pitfall, Setting, pitfalls_for
+from conformance.registry import Implementation
+from oracle.formats import FORMATS
+
+__all__ = ["Adequacy", "Suspect", "run_suspect", "suspects"]
+
+# Pitfalls run on cases up to this size: every mistake shows on some case that is not huge.
+LARGEST_CASE = 400_000
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A pitfall, with the tile size at which it is tried where that matters."""
+
+    pitfall: Pitfall
+    tile: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As shown: the tile size in parentheses."""
+        return self.pitfall.name if self.tile is None else f"{self.pitfall.name} (tile {self.tile})"
+
+
+def suspects(method: str) -> tuple[Suspect, ...]:
+    """Every pitfall of a method in all its variants."""
+    return tuple(Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in (pitfall.variants or (None,)))
+
+
+def run_suspect(suspect: Suspect, case: Case, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...] | None:
+    """What the mistake would have returned for a case, rounded to the output's dtype; None where it does not apply."""
+    form = FORMATS[case.dtype]
+    working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
+    tunables = dict(case.tunables)
+    if suspect.tile is not None:
+        tunables = {**tunables, "block_q": suspect.tile, "block_k": suspect.tile}
+    lifted = {
+        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype != bool else value for name, value in arguments.items()
+    }
+    with np.errstate(all="ignore"):
+        outputs = suspect.pitfall.run(lifted, Setting(case.dtype, working, tunables))
+        return None if outputs is None else tuple(output.astype(form.dtype) for output in outputs)
+
+
+class Adequacy:
+    """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
+
+    def __init__(self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect) -> None:
+        self.implementation, self._run = implementation, run
+        self._open = list(suspects(implementation.method))
+        self._met: set[str] = set()
+        self.ruled_out: dict[str, str] = {}
+
+    @property
+    def left(self) -> list[str]:
+        """Mistakes that applied to some executed case but were not exposed by any."""
+        return [suspect.name for suspect in self._open if suspect.name in self._met]
+
+    @property
+    def not_applicable(self) -> list[str]:
+        """Mistakes that no executed case gave an occasion for (an option that the implementation lacks)."""
+        return [suspect.name for suspect in self._open if suspect.name not in self._met]
+
+    def learn(self, judgement: Judgement) -> None:
+        """Run what is left on a case that passed."""
+        case = judgement.case
+        if not self._open or case.size > LARGEST_CASE or not judgement.wanted:
+            return
+        arguments = {**case.arguments(self.implementation.meaning), **self.implementation.meaning}
+        remaining = []
+        for suspect in self._open:
+            outputs = self._run(suspect, case, arguments)
+            if outputs is not None:
+                self._met.add(suspect.name)
+            if outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, judgement.wanted, strict=False)):
+                self.ruled_out[suspect.name] = str(replace(case))
+            else:
+                remaining.append(suspect)
+        self._open = remaining

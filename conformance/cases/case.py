@@ -1,0 +1,241 @@
+"""The case: one call of a method, described in a line.
+
+    attention float32 b=1 h=2 g=1 l=5 s=17 d=4 e=4 causal=True q=normal(0)*30 k=rising(1)@strided v=index(2) block_k=16
+
+Dimensions, options and tunables are ``name=value``. An array is ``recipe(seed)``, then optionally ``[1,h,1,s]`` (its
+axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers, or ``!nan``, where nothing may read) and
+``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from conformance.cases.layouts import LAYOUTS, broadcast_axis
+from conformance.cases.values import FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from oracle import METHODS
+from oracle.catalogue import Method
+from oracle.formats import FORMATS, Format
+from oracle.signature import ArraySpec
+
+__all__ = ["ArrayRecipe", "Case", "CaseError", "parse_case"]
+
+_RECIPE = re.compile(
+    r"^(?P<recipe>\w+)\((?P<seed>\d+)\)(?:\[(?P<axes>[\w,]*)\])?(?:\*(?P<gain>[-+.\de]+))?(?:!(?P<garbage>garbage|nan))?(?:@(?P<layout>\w+))?$"
+)
+
+# Finite garbage stays below this, so that its product with a query does not overflow float32 and turn an additive mask
+# into inf - inf, which is no fault of the implementation.
+LARGEST_GARBAGE = 2.0**100
+
+
+class CaseError(ValueError):
+    """The text is not a case; the message shows the part that is wrong."""
+
+
+@dataclass(frozen=True)
+class ArrayRecipe:
+    """How one array is made.
+
+    Attributes:
+        recipe: name in `FLOAT_RECIPES` or `MASK_RECIPES`.
+        seed: of its random numbers.
+        axes: a dimension's letter or "1" for every axis; None for the full shape.
+        gain: factor.
+        garbage: ``garbage`` or ``nan`` in elements that the method never reads; "" for none.
+        layout: in memory.
+    """
+
+    recipe: str
+    seed: int = 0
+    axes: tuple[str, ...] | None = None
+    gain: float = 1.0
+    garbage: str = ""
+    layout: str = "contiguous"
+
+    def __str__(self) -> str:
+        return "".join((
+            f"{self.recipe}({self.seed})",
+            "" if self.axes is None else f"[{','.join(self.axes)}]",
+            "" if self.gain == 1 else f"*{self.gain:g}",
+            f"!{self.garbage}" if self.garbage else "",
+            "" if self.layout == "contiguous" else f"@{self.layout}",
+        ))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call; see the module's docstring for the line that it prints as.
+
+    Attributes:
+        method: name of the method.
+        dtype: storage dtype of its arrays.
+        dims: size of every dimension of the signature.
+        arrays: recipe of every array that is passed.
+        options: the options that are not arrays, where set.
+        tunables: values of the implementation's tunables.
+        warm: whether another call comes first.
+    """
+
+    method: str
+    dtype: str
+    dims: Mapping[str, int]
+    arrays: Mapping[str, ArrayRecipe]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tunables: Mapping[str, int] = field(default_factory=dict)
+    warm: bool = False
+
+    def __str__(self) -> str:
+        parts = [self.method, self.dtype]
+        for group in (self.dims, self.options, self.arrays, self.tunables):
+            parts += [f"{name}={_show(value)}" for name, value in group.items()]
+        return " ".join(parts + ["calls=warm"] * self.warm)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def specification(self) -> Method:
+        """The method itself."""
+        return METHODS[self.method]
+
+    @property
+    def size(self) -> int:
+        """Elements of the largest array that a plain implementation would hold; orders cases by cost."""
+        dims = self.dims
+        return (
+            dims.get("b", 1)
+            * dims.get("h", 1)
+            * dims.get("l", 1)
+            * max(dims.get("s", 1), dims.get("d", 1), dims.get("e", 1))
+            * dims.get("n", 1)
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Dimensions and options by name, for conditions: an array that is passed is True."""
+        return {**self.dims, **dict.fromkeys(self.arrays, True), **self.options, "dtype": self.dtype}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an array."""
+        return tuple(1 if axis == "1" else self.dims[axis] for axis in self.axes(name))
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """Axes of an array by letter, "1" where it broadcasts."""
+        spec = self._spec(name)
+        return spec.dims if (axes := self.arrays[name].axes) is None else axes
+
+    def arguments(self, meaning: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The arguments by name: contiguous arrays in their storage dtypes, and the options that are set.
+
+        Args:
+            meaning: conventions that decide which elements are never read, where garbage goes.
+        """
+        made = {name: self._make(name, recipe) for name, recipe in self.arrays.items()}
+        for name, recipe in self.arrays.items():
+            if recipe.layout == "expanded" and (repeated := broadcast_axis(made[name].shape, self.axes(name))) is not None:
+                made[name] = np.broadcast_to(np.take(made[name], [0], axis=repeated), made[name].shape).copy()
+        arguments = {**made, **self.options}
+        if any(recipe.garbage for recipe in self.arrays.values()) and self.specification.unread is not None:
+            unread = self.specification.unread({**arguments, **(meaning or {})})
+            for name, recipe in self.arrays.items():
+                if recipe.garbage and name in unread and recipe.layout != "expanded":
+                    arguments[name] = np.where(unread[name], self._garbage(recipe, name), arguments[name]).astype(made[name].dtype)
+        return arguments
+
+    def warm_up(self) -> Case:
+        """The call that comes first: same shapes, other values, plain layouts, one option more or less."""
+        arrays = {name: replace(recipe, seed=recipe.seed + 1000, layout="contiguous", garbage="") for name, recipe in self.arrays.items()}
+        arrays = {name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe="normal") for name, recipe in arrays.items()}
+        optional = [spec.name for spec in self.specification.signature.optional if spec.name in arrays]
+        if optional and zlib.crc32(str(self).encode()) % 2:  # a stable choice: hash() differs from run to run
+            del arrays[optional[0]]
+        return replace(self, arrays=arrays, warm=False)
+
+    def storage(self, spec: ArraySpec) -> Format:
+        """Format in which an array of floats is stored."""
+        form = FORMATS[self.dtype]
+        return FORMATS["float32"] if spec.kind == "statistic" and form.is_half else form
+
+    def _spec(self, name: str) -> ArraySpec:
+        return next(spec for spec in self.specification.signature.inputs if spec.name == name)
+
+    def _make(self, name: str, recipe: ArrayRecipe) -> np.ndarray:
+        spec, shape = self._spec(name), self.shape(name)
+        if spec.kind == "bool":
+            return make_mask(recipe.recipe, recipe.seed, shape)
+        return make_floats(recipe.recipe, recipe.seed, recipe.gain, shape, self.storage(spec))
+
+    def _garbage(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
+        if recipe.garbage == "nan":
+            return np.array(np.nan)
+        signs = np.random.default_rng(recipe.seed).choice([-1.0, 1.0], self.shape(name))
+        return signs * min(LARGEST_GARBAGE, FORMATS[self.dtype].largest / 4)
+
+
+def _show(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def parse_case(line: str) -> Case:
+    """Read a case from its line.
+
+    Raises:
+        CaseError: a part of it is unknown or misspelt.
+    """
+    words = line.split()
+    if len(words) < 2 or words[0] not in METHODS:
+        raise CaseError(f"case {line!r}, but should start with a method ({', '.join(METHODS)}) and a dtype")
+    if words[1] not in FORMATS:
+        raise CaseError(f"dtype={words[1]!r}, but should be one of {', '.join(FORMATS)}")
+    specification = METHODS[words[0]]
+    groups: dict[str, dict[str, Any]] = {"dims": {}, "arrays": {}, "options": {}, "tunables": {}}
+    warm = False
+    for word in words[2:]:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise CaseError(f"case part {word!r}, but should be name=value")
+        if name == "calls":
+            warm = text == "warm"
+        elif name in specification.signature.dims:
+            groups["dims"][name] = int(_literal(word, text, int))
+        elif any(spec.name == name for spec in specification.signature.inputs):
+            groups["arrays"][name] = _parse_recipe(word, text)
+        elif name in specification.options:
+            groups["options"][name] = _literal(word, text, object)
+        else:
+            groups["tunables"][name] = int(_literal(word, text, int))
+    missing = [dim for dim in specification.signature.dims if dim not in groups["dims"]]
+    missing += [spec.name for spec in specification.signature.required if spec.name not in groups["arrays"]]
+    if missing:
+        raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
+    return Case(words[0], words[1], warm=warm, **groups)
+
+
+def _literal(word: str, text: str, kind: type) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise CaseError(f"case part {word!r}, but its value should be a Python literal") from None
+    if not isinstance(value, kind):
+        raise CaseError(f"case part {word!r}, but its value should be an {kind.__name__}")
+    return value
+
+
+def _parse_recipe(word: str, text: str) -> ArrayRecipe:
+    match = _RECIPE.match(text)
+    if match is None:
+        raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
+    if match["recipe"] not in {**FLOAT_RECIPES, **MASK_RECIPES}:
+        raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join([*FLOAT_RECIPES, *MASK_RECIPES])}")
+    layout = match["layout"] or "contiguous"
+    if layout not in LAYOUTS:
+        raise CaseError(f"case part {word!r}, but its layout should be one of {', '.join(LAYOUTS)}")
+    axes = None if match["axes"] is None else tuple(match["axes"].split(",")) if match["axes"] else ()
+    return ArrayRecipe(match["recipe"], int(match["seed"]), axes, float(match["gain"] or 1), match["garbage"] or "", layout)

@@ -1,0 +1,64 @@
+"""Memory layouts: how the elements of an argument lie in memory. A correct implementation gives the same answer for all.
+
+The gaps of a layout hold NaN (or True), so an implementation that ignores strides and reads them shows it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["LAYOUTS", "broadcast_axis", "lay_out"]
+
+# contiguous: row-major; transposed: the length axis outermost but for the batch, as (b, l, h, d) storage seen as
+# (b, h, l, d); strided: every other element of a larger array, along the length axis; padded: rows with a gap behind
+# them, starting at an offset; swapped: the last two axes exchanged in memory; expanded: stride 0 along the first axis
+# whose elements repeat.
+LAYOUTS = ("contiguous", "transposed", "strided", "padded", "swapped", "expanded")
+
+
+def broadcast_axis(shape: tuple[int, ...], axes: tuple[str, ...]) -> int | None:
+    """The axis that ``expanded`` repeats: the heads where there are several, else the batch."""
+    for letter in ("g", "h", "b"):
+        if letter in axes and shape[axes.index(letter)] > 1:
+            return axes.index(letter)
+    return None
+
+
+def lay_out(values: np.ndarray, layout: str, repeated: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Place an array in memory.
+
+    Args:
+        values: contiguous array.
+        layout: one of `LAYOUTS`.
+        repeated: the axis of ``expanded``, along which all elements are taken to equal the first.
+
+    Returns:
+        The base, a contiguous one-dimensional array of the memory, and the view of it that is the argument.
+    """
+    if layout == "expanded" and repeated is not None:
+        kept = np.ascontiguousarray(np.take(values, [0], axis=repeated))
+        return kept.reshape(-1), np.broadcast_to(kept, values.shape)
+    if layout == "transposed" and values.ndim >= 3:
+        base = np.ascontiguousarray(np.swapaxes(values, -2, -3))
+        return base.reshape(-1), np.swapaxes(base, -2, -3)
+    if layout == "swapped" and values.ndim >= 2:
+        base = np.ascontiguousarray(np.swapaxes(values, -1, -2))
+        return base.reshape(-1), np.swapaxes(base, -1, -2)
+    if layout == "strided" and values.ndim >= 2:
+        *outer, rows, width = values.shape
+        base = _gaps((*outer, 2 * rows + 1, width), values.dtype)
+        view = base[..., 1::2, :]
+        view[...] = values
+        return base.reshape(-1), view
+    if layout == "padded" and values.ndim >= 1:
+        *outer, width = values.shape
+        base = _gaps((*outer, width + 3), values.dtype)
+        view = base[..., 2 : 2 + width]
+        view[...] = values
+        return base.reshape(-1), view
+    base = np.ascontiguousarray(values)
+    return base.reshape(-1), base
+
+
+def _gaps(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.full(shape, True if dtype.kind == "b" else np.nan, dtype=dtype)

@@ -1,0 +1,139 @@
+"""Dimensions of a case: around the boundaries at which kernels change their path.
+
+Lengths are drawn as a tile size times a small number, give or take one, because that is where partial tiles, empty tiles
+and loop bounds go wrong; when the implementation shows no tunables, common tile sizes stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from oracle.catalogue import Method
+
+__all__ = ["COMMON_TILES", "STAGES", "Choose", "Stage", "dimensions"]
+
+# Picks one of a sequence, the simplest first: a seeded random choice in a hunt, a draw in a Hypothesis strategy.
+Choose = Callable[[Sequence[Any]], Any]
+
+COMMON_TILES = (16, 32, 64, 128, 8, 256)
+SPECIAL_LENGTHS = (
+    1,
+    2,
+    3,
+    5,
+    7,
+    8,
+    15,
+    16,
+    17,
+    31,
+    32,
+    33,
+    47,
+    63,
+    64,
+    65,
+    79,
+    96,
+    97,
+    127,
+    128,
+    129,
+    191,
+    193,
+    255,
+    256,
+    257,
+    511,
+    512,
+    513,
+)
+LONG_LENGTHS = (700, 1000, 1023, 1024, 1025, 1500, 2047, 2049, 4097)
+WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160, 256)
+GROUPS = (1, 2, 3, 4, 5, 7, 8)
+
+# What a letter of a signature stands for.
+BATCHES, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, KEY_LENGTHS = "b", "g", "h", "l", "s"
+WIDTH_LETTERS = ("d", "e")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a hunt: how large its cases are. Cheap stages come first.
+
+    Attributes:
+        name: shown in the progress display.
+        share: of the examples.
+        longest: length up to which tiles are aimed at.
+        elements: B * H * Lq * Lk stays below this.
+    """
+
+    name: str
+    share: float
+    longest: int
+    elements: int
+
+
+STAGES = (
+    Stage("small", 0.30, 20, 20_000),
+    Stage("tiles", 0.55, 300, 120_000),
+    Stage("long", 0.15, 5000, 1_500_000),
+)
+
+
+def _length(choose: Choose, stage: Stage, tile: int) -> int:
+    if stage.longest <= 20:
+        return choose((*range(13), 15, 16, 17))
+    kind = choose(("edge", "special", "any", "small", "edge", "long" if stage.name == "long" else "edge"))
+    if kind == "edge":
+        most = max(1, min(4, stage.longest // tile))
+        return min(max(tile * choose(range(1, most + 1)) + choose((0, 1, -1)), 0), stage.longest)
+    if kind == "special":
+        return choose([length for length in SPECIAL_LENGTHS if length <= stage.longest])
+    if kind == "long":
+        return choose(LONG_LENGTHS)
+    return choose(range(1, min(stage.longest, 300) if kind == "any" else 9))
+
+
+def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:
+    """Sizes for every dimension of a method, within a stage's limit of elements."""
+    letters, small = method.signature.dims, stage.longest <= 20
+    sizes = _lengths(choose, letters, stage, tile)
+    room = max(1, stage.elements // prod(max(size, 1) for size in sizes.values()))
+    if KV_HEADS in letters:
+        group = choose([group for group in GROUPS if group <= room])
+        sizes[KV_HEADS] = choose([heads for heads in (1, 2, 3, 4) if heads * group <= max(room, group)])
+        sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
+    elif QUERY_HEADS in letters:
+        sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
+    if BATCHES in letters:
+        room //= sizes.get(QUERY_HEADS, 1)
+        sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2) if batch <= max(room, 1)] + [0] * small)
+    widths = [width for width in WIDTHS if not small or width <= 33]
+    for letter in letters:
+        if letter not in sizes:
+            sizes[letter] = choose(widths if letter in WIDTH_LETTERS else range(1, 7))
+    if {"d", "e"} <= set(letters) and choose((True, False)):
+        sizes["e"] = sizes["d"]
+    return {letter: sizes[letter] for letter in letters}
+
+
+def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) -> dict[str, int]:
+    lengths = [letter for letter in (QUERY_LENGTHS, KEY_LENGTHS) if letter in letters]
+    sizes = {letter: _length(choose, stage, tile) for letter in lengths}
+    if len(lengths) < 2:
+        return sizes
+    relation = choose(("equal", "free", "free", "decode", "longer"))
+    queries, keys = sizes.values()
+    if relation == "equal":
+        queries = keys
+    elif relation == "decode":
+        queries = choose((1, 2, 3))
+    elif relation == "longer":
+        queries, keys = sorted((queries, keys))
+    if queries * keys > stage.elements:
+        queries = max(1, stage.elements // keys)
+    return {QUERY_LENGTHS: queries, KEY_LENGTHS: keys}

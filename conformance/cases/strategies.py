@@ -1,0 +1,165 @@
+"""From an implementation to its cases.
+
+Everything is a choice from a short list, simplest first. The same code serves a seeded random source, whose draws are
+independent (Hypothesis's own generation mutates its previous example most of the time, which repeats structure and so
+misses conjunctions of options), and a Hypothesis strategy, for tests and for the directed search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from conformance.cases.case import ArrayRecipe, Case
+from conformance.cases.layouts import LAYOUTS
+from conformance.cases.shapes import COMMON_TILES, Choose, Stage, dimensions
+from conformance.errors import UsageError
+from conformance.registry import Implementation, Tunable
+from oracle import get_method
+from oracle.catalogue import Method
+from oracle.conditions import holds
+from oracle.signature import ArraySpec
+
+__all__ = ["cases", "draw_case", "random_case"]
+
+# Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
+ROWS = (
+    "normal",
+    "normal",
+    "normal",
+    "rising",
+    "falling",
+    "last",
+    "first",
+    "spike",
+    "offset",
+    "negative",
+    "equal",
+    "ties",
+    "zeros",
+    "sparse",
+    "spread",
+)
+RECIPES = {
+    "q": ("normal", "normal", "normal", "normal", "normal", "equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
+    "k": ROWS,
+    "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
+    "bias": ("normal", "rising", "falling", "spike", "zeros", "offset", "negative"),
+    "sinks": ("normal", "zeros", "offset", "negative"),
+    "lses": ("normal", "rising", "offset", "negative", "equal", "zeros", "spike"),
+}
+GAINS = {
+    "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
+    "k": (1.0, 1.0, 1.0, 1.0, 3.0),
+    "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
+    "bias": (1.0, 1.0, 8.0, 50.0),
+    "sinks": (1.0, 4.0, 20.0),
+    "lses": (1.0, 10.0, 100.0),
+}
+MASKS = ("random", "padding_right", "empty_rows", "blocks", "late", "padding_left", "single_key", "checkerboard", "full", "empty")
+
+
+@st.composite
+def cases(draw: st.DrawFn, implementation: Implementation, dtype: str, stage: Stage) -> Case:
+    """The Hypothesis strategy of an implementation's cases."""
+    made = draw_case(lambda options: draw(st.sampled_from(options)), implementation, dtype, stage)
+    assume(made is not None)
+    assert made is not None, "assume has left"
+    return made
+
+
+def random_case(rng: Random, implementation: Implementation, dtype: str, stage: Stage) -> Case:
+    """An independent random case."""
+    for _ in range(1000):
+        made = draw_case(rng.choice, implementation, dtype, stage)
+        if made is not None:
+            return made
+    restrictions = " and ".join(implementation.restrictions)
+    raise UsageError(f"restrictions={restrictions!r} exclude practically every case of {implementation.name}, but should leave some")
+
+
+def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage: Stage) -> Case | None:
+    """A case for an implementation; None where its restrictions exclude what was drawn."""
+    method = get_method(implementation.method)
+    tile, tunables = _tunables(choose, implementation, stage)
+    dims = dimensions(choose, method, stage, tile)
+    drawn = {name: _option(choose, kind, dims, tile) for name, kind in method.options.items() if name in implementation.options}
+    options = {name: value for name, value in drawn.items() if value is not None}
+    arrays = {
+        spec.name: _array(choose, spec)
+        for spec in method.signature.inputs
+        if not spec.optional or (spec.name in implementation.options and choose((False, False, True)))
+    }
+    arrays = _with_garbage(choose, method, arrays, options)
+    case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True)))
+    return case if all(holds(condition, case.facts()) for condition in implementation.restrictions) else None
+
+
+def _tunables(choose: Choose, implementation: Implementation, stage: Stage) -> tuple[int, dict[str, int]]:
+    """A tile size to aim the lengths at, and a value for every tunable."""
+    small = stage.longest <= 20
+    tile = choose([tile for tile in COMMON_TILES if tile <= stage.longest and (not small or tile <= 16)])
+    drawn = {name: choose(_tunable(tunable, tile, small)) for name, tunable in implementation.tunables.items()}
+    blocks = [value for name, value in drawn.items() if implementation.tunables[name].kind != "count" and value > 1]
+    return (choose(blocks) if blocks else tile), drawn
+
+
+def _tunable(tunable: Tunable, tile: int, small: bool) -> tuple[int, ...]:
+    if tunable.kind == "choice":
+        return tunable.choices
+    if tunable.kind == "count":
+        return (1, 2, 3, 4, 7, 16)
+    # Odd tiles and a tile larger than any length; tiles of one element only where that is cheap.
+    return (tile, 16, 5, 1, 2, 3, 64) if small else (tile, 32, 17, 24, 512, tile)
+
+
+def _option(choose: Choose, kind: str, dims: dict[str, int], tile: int) -> Any:
+    if kind == "flag":
+        return choose((None, True))
+    if not choose((False, False, True)):
+        return None
+    if kind == "window":
+        reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, choose(range(max(dims.get("s", 8), 1) + 1)))
+        return choose(reaches), choose(reaches)
+    if kind == "positive":
+        return choose((2.0, 0.5, 30.0, 50.0))
+    if kind == "real":
+        return choose((1.0, 0.3, 0.1, -0.5, 0.0, 2.0))
+    raise NotImplementedError(f"options of kind {kind!r} have no strategy")
+
+
+def _array(choose: Choose, spec: ArraySpec) -> ArrayRecipe:
+    seed, layout = choose(range(8)), choose(("contiguous", "contiguous", *LAYOUTS))
+    axes = _broadcast(choose, spec) if spec.broadcast else None
+    if spec.kind == "bool":
+        return ArrayRecipe(choose(MASKS), seed, axes, layout=layout)
+    return ArrayRecipe(choose(RECIPES.get(spec.name, ROWS)), seed, axes, choose(GAINS.get(spec.name, (1.0,))), layout=layout)
+
+
+def _broadcast(choose: Choose, spec: ArraySpec) -> tuple[str, ...] | None:
+    """Full shape, the last axes only, or some axes replaced by 1."""
+    form = choose(("full", "last two", "ones", "ones", "last"))
+    if form == "full":
+        return None
+    if form in ("last two", "last"):
+        return spec.dims[-2:] if form == "last two" else spec.dims[-1:]
+    return tuple(choose((axis, axis, "1")) if axis in "ls" else choose(("1", axis)) for axis in spec.dims)
+
+
+def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe], options: dict[str, Any]) -> dict[str, ArrayRecipe]:
+    """Huge numbers where nothing may read, in half of the cases in which some elements are never read."""
+    hides = {"mask", "causal", "window"} & {*arrays, *options}
+    if method.unread is None or not hides or not choose((False, True)):
+        return arrays
+    filled = {
+        name: replace(arrays[name], garbage="garbage", gain=1.0 if name == "k" else arrays[name].gain)
+        for name in ("k", "v")
+        if arrays[name].layout != "expanded" and choose((True, True, False))
+    }
+    if not filled:
+        return arrays
+    return {**arrays, "q": ArrayRecipe("normal", arrays["q"].seed, layout=arrays["q"].layout), **filled}

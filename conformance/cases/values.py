@@ -1,0 +1,199 @@
+"""Recipes for the elements of an array: each is a name, a seed and a gain, never a list of numbers.
+
+The structured recipes use numbers of few bits (multiples of 1/8), so that sums of equal terms are exact and the
+independence that the probabilistic error bound assumes (Higham & Mary 2019) holds for what remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from oracle.formats import Format
+
+__all__ = ["FLOAT_RECIPES", "MASK_RECIPES", "make_floats", "make_mask"]
+
+Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def _length_axis(shape: tuple[int, ...]) -> int:
+    """The axis along which rows follow each other: the last but one, where there is one."""
+    return max(len(shape) - 2, 0)
+
+
+def _along(shape: tuple[int, ...], profile: np.ndarray) -> np.ndarray:
+    """Spread a profile along the length axis."""
+    axis = _length_axis(shape)
+    return profile.reshape([-1 if index == axis else 1 for index in range(len(shape))])
+
+
+def _length(shape: tuple[int, ...]) -> int:
+    return shape[_length_axis(shape)] if shape else 1
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal."""
+    return rng.standard_normal(shape)
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All zero."""
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All one."""
+    return np.ones(shape)
+
+
+def index(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The row's number (over 8) in every element: shows which row was read."""
+    return np.broadcast_to(_along(shape, np.arange(_length(shape)) / 8), shape).copy()
+
+
+def equal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All rows alike: every key scores the same."""
+    one_row = [1 if axis == _length_axis(shape) else size for axis, size in enumerate(shape)]
+    return np.broadcast_to(np.round(rng.standard_normal(one_row) * 8) / 8, shape).copy()
+
+
+def _trend(rng: np.random.Generator, shape: tuple[int, ...], profile: np.ndarray) -> np.ndarray:
+    return rng.standard_normal(shape) * 0.5 + _along(shape, profile)
+
+
+def rising(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows grow by random steps: the running maximum rises tile by tile."""
+    return _trend(rng, shape, np.sort(rng.uniform(0, 4, _length(shape))))
+
+
+def falling(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows shrink by random steps: the first tile holds the maximum."""
+    return _trend(rng, shape, -np.sort(rng.uniform(0, 4, _length(shape))))
+
+
+def last(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The last row stands out: the maximum comes with the last key."""
+    profile = np.zeros(_length(shape))
+    profile[-1:] = 4.0
+    return _trend(rng, shape, profile)
+
+
+def first(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The first row stands out."""
+    profile = np.zeros(_length(shape))
+    profile[:1] = 4.0
+    return _trend(rng, shape, profile)
+
+
+def spike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """One row, anywhere, stands out: almost a one-hot choice of a key."""
+    profile = np.zeros(_length(shape))
+    if profile.size:
+        profile[rng.integers(profile.size)] = 6.0
+    return _trend(rng, shape, profile)
+
+
+def offset(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A large common offset, which a softmax must cancel."""
+    return rng.standard_normal(shape) * 0.25 + 6.0
+
+
+def negative(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The same offset below zero: all logits negative."""
+    return rng.standard_normal(shape) * 0.25 - 6.0
+
+
+def ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows come in a few exact copies."""
+    rows = np.round(rng.standard_normal(shape) * 8) / 8
+    axis = _length_axis(shape)
+    return np.take(rows, rng.integers(0, min(3, max(_length(shape), 1)), _length(shape)), axis=axis) if _length(shape) else rows
+
+
+def sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Mostly zeros, of either sign."""
+    return np.where(rng.random(shape) < 0.2, rng.standard_normal(shape), np.where(rng.random(shape) < 0.5, 0.0, -0.0))
+
+
+def spread(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Magnitudes over six decades."""
+    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-4, 2, shape)
+
+
+def subnormal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers around the smallest normal float32."""
+    return rng.standard_normal(shape) * 2.0**-127
+
+
+FLOAT_RECIPES: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal)
+}
+
+
+def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], form: Format) -> np.ndarray:
+    """An array of a recipe in a format, kept within its range."""
+    made = FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape) * gain
+    return np.clip(made, -form.largest, form.largest).astype(form.dtype)
+
+
+def _random_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.random(shape) < rng.choice([0.2, 0.5, 0.8])
+
+
+def _full(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape, dtype=bool)
+
+
+def _empty(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, dtype=bool)
+
+
+def _empty_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    keep = rng.random((*shape[:-1], 1)) < 0.6
+    return (rng.random(shape) < 0.6) & keep
+
+
+def _padding_right(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    visible = rng.integers(0, shape[-1] + 1, (*shape[:-2], *([1] if len(shape) > 1 else []), 1)) if shape else np.ones(1)
+    return np.broadcast_to(np.arange(shape[-1]) < visible, shape).copy()
+
+
+def _padding_left(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return _padding_right(rng, shape)[..., ::-1].copy()
+
+
+def _single_key(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    chosen = rng.integers(0, max(shape[-1], 1), (*shape[:-1], 1))
+    return np.broadcast_to(np.arange(shape[-1]) == chosen, shape).copy()
+
+
+def _checkerboard(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return (np.indices(shape).sum(axis=0) + rng.integers(2)) % 2 == 0
+
+
+def _blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Packed documents: a query sees the keys of its own segment; whole tiles stay empty."""
+    size = int(rng.choice([3, 8, 16, 32, 64]))
+    if len(shape) < 2:
+        return np.arange(shape[-1]) // size % 2 == 0
+    queries, keys = np.arange(shape[-2]) // size, np.arange(shape[-1]) // size
+    return np.broadcast_to(queries[:, None] == keys[None, :], shape).copy()
+
+
+def _late(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Only the last keys are visible: the first tiles are empty."""
+    visible = int(rng.integers(1, 4))
+    return np.broadcast_to(np.arange(shape[-1]) >= shape[-1] - visible, shape).copy()
+
+
+MASK_RECIPES: dict[str, Maker] = {
+    "random": _random_mask, "full": _full, "empty": _empty, "empty_rows": _empty_rows, "padding_right": _padding_right,
+    "padding_left": _padding_left, "single_key": _single_key, "checkerboard": _checkerboard, "blocks": _blocks, "late": _late,
+}  # fmt: skip
+
+
+def make_mask(recipe: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A bool array of a recipe."""
+    return MASK_RECIPES[recipe](np.random.default_rng(seed), shape)

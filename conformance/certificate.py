@@ -1,0 +1,155 @@
+"""The versioned JSON document that a run of ``attest certify`` writes: verdicts, what they rest on, and the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from conformance.errors import UsageError
+from conformance.hunt import HuntResult
+from conformance.judge import Finding
+from conformance.registry import Implementation
+from oracle import get_method
+
+__all__ = ["EXIT_CODES", "SCHEMA_VERSION", "Certificate", "document", "exit_code", "replay_line"]
+
+SCHEMA_VERSION = 1
+
+# From the gravest: the exit code of a run is that of its gravest verdict.
+EXIT_CODES = {"refuted": 1, "error": 2, "inconclusive": 3, "certified": 0}
+
+
+@dataclass
+class Certificate:
+    """The result of one implementation in one dtype.
+
+    Attributes:
+        target: as it was asked for.
+        implementation: what it declares; None where it could not be loaded.
+        dtype: storage dtype.
+        device: where it ran.
+        result: of the hunt; None where there was none.
+        error: the sentence that says why there was none.
+        inferred: with ``--contract infer``, the verdict, worst ratio and failing case for every preset that was tried.
+        isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
+    """
+
+    target: str
+    implementation: Implementation | None = None
+    dtype: str = ""
+    device: str = "cpu"
+    result: HuntResult | None = None
+    error: str = ""
+    inferred: list[dict[str, Any]] = field(default_factory=list)
+    isolates_nan: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """certified, refuted, inconclusive or error."""
+        return "error" if self.result is None else self.result.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the document's ``results``."""
+        entry: dict[str, Any] = {"target": self.target, "verdict": self.verdict}
+        if self.result is None or self.implementation is None:
+            return {**entry, "message": self.error}
+        implementation, result = self.implementation, self.result
+        return {
+            **entry,
+            "name": implementation.name,
+            "method": implementation.method,
+            "backend": implementation.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "contract": result.contract.name,
+            "inferred": self.inferred,
+            "examples": result.examples,
+            "seconds": round(result.seconds, 3),
+            "seconds_to_finding": None if result.seconds_to_finding is None else round(result.seconds_to_finding, 3),
+            "worst_ratio": number(result.worst_ratio),
+            "worst_case": result.worst_case,
+            "options": {
+                option: result.coverage.get(option, 0) if option in implementation.options else None
+                for option in get_method(implementation.method).keywords
+            },
+            "coverage": dict(result.coverage),
+            "conventions": dict(implementation.conventions),
+            "restrictions": dict(implementation.restrictions),
+            "layout": implementation.layout,
+            "isolates_nan": self.isolates_nan,
+            "ruled_out": result.ruled_out,
+            "not_ruled_out": result.not_ruled_out,
+            "findings": [finding_json(implementation, finding, explained) for finding, explained in result.findings],
+        }
+
+
+def finding_json(implementation: Implementation, finding: Finding, explained: list[str]) -> dict[str, Any]:
+    """A finding as plain data."""
+    return {
+        "kind": finding.kind,
+        "case": str(finding.case),
+        "message": finding.message,
+        "where": finding.where,
+        "got": number(finding.got),
+        "expected": number(finding.expected),
+        "budget": number(finding.budget),
+        "ratio": number(finding.ratio),
+        "explained_by": explained,
+        "details": finding.details,
+        "replay": replay_line(implementation, finding),
+    }
+
+
+def number(value: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity: they become strings."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def replay_line(implementation: Implementation, finding: Finding) -> str:
+    """The command that runs the case of a finding again."""
+    declared = [f"target={implementation.target}", f"backend={implementation.backend}"]
+    declared += [f"{name}={value}" for name, value in implementation.conventions.items()]
+    if implementation.layout is not None:
+        declared.append(f"layout={','.join(implementation.layout.split())}")
+    if implementation.contract is not None:
+        declared.append(f"contract={implementation.contract}")
+    return f"attest replay {shlex.quote(' '.join([*declared, str(finding.case)]))}"
+
+
+def environment() -> dict[str, Any]:
+    """What the verdicts were reached with."""
+    packages: dict[str, str | None] = {}
+    for package in ("attest-attention", "numpy", "ml_dtypes", "torch", "hypothesis"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def document(certificates: list[Certificate]) -> dict[str, Any]:
+    """The whole JSON document."""
+    return {"schema": SCHEMA_VERSION, "results": [certificate.to_json() for certificate in certificates], "environment": environment()}
+
+
+def exit_code(certificates: list[Certificate]) -> int:
+    """0 if all are certified, else the code of the gravest verdict.
+
+    Raises:
+        UsageError: there is nothing to judge by.
+    """
+    if not certificates:
+        raise UsageError("no implementation fits the request, but at least one should")
+    verdicts = {certificate.verdict for certificate in certificates}
+    return next(code for verdict, code in EXIT_CODES.items() if verdict in verdicts)

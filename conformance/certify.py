@@ -1,0 +1,170 @@
+"""Certification: from targets to certificates. What the command line, the plugin and a program call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from conformance.certificate import Certificate
+from conformance.errors import UsageError
+from conformance.hunt import Effort, Hunt, HuntResult
+from conformance.registry import Implementation
+from conformance.sandbox import InProcess, Limits, Sandbox
+from oracle.formats import FORMATS
+from oracle.readings.contract import CONTRACTS, contract_for
+
+__all__ = ["Request", "certify", "implementations"]
+
+INFER = "infer"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to certify, and how.
+
+    Attributes:
+        targets: registered names, ``module:function`` or ``path/file.py:function``; none for everything registered.
+        method, backend: of targets that are not registered; a filter where there are no targets.
+        dtypes: instead of the declared ones.
+        contract: instead of the declared one; ``infer`` for the tightest that holds.
+        conventions, restrictions, layout: declared on top.
+        device: where torch runs.
+        effort: of each hunt.
+        isolated: whether implementations run in a process of their own.
+    """
+
+    targets: tuple[str, ...] = ()
+    method: str | None = None
+    backend: str | None = None
+    dtypes: tuple[str, ...] = ()
+    contract: str | None = None
+    conventions: dict[str, str] = field(default_factory=dict)
+    restrictions: dict[str, str] = field(default_factory=dict)
+    layout: str | None = None
+    device: str = "cpu"
+    effort: Effort = field(default_factory=Effort)
+    limits: Limits = field(default_factory=Limits)
+    isolated: bool = True
+
+    def sandbox(self) -> Sandbox:
+        """A place to run an implementation in."""
+        return (Sandbox if self.isolated else InProcess)(self.limits, device=self.device)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What to tell as the work goes on."""
+
+    started: Callable[[Implementation, str], None] = lambda implementation, dtype: None
+    progress: Callable[[Hunt], None] = lambda hunt: None
+    finished: Callable[[Certificate], None] = lambda certificate: None
+
+
+def implementations(request: Request) -> tuple[list[Implementation], list[tuple[str, str]]]:
+    """Everything registered that fits a request, and the sources that could not be loaded, with reasons."""
+    with request.sandbox() as sandbox:
+        found, problems = sandbox.discover()
+    fitting = [
+        implementation
+        for implementation in found
+        if request.backend in (None, implementation.backend) and request.method in (None, implementation.method)
+    ]
+    return fitting, problems
+
+
+def certify(request: Request, watcher: Watcher | None = None) -> list[Certificate]:
+    """Certify each target in each of its dtypes. An error of one target becomes its certificate; the others go on."""
+    watcher = watcher or Watcher()
+    check(request)
+    certificates = []
+    targets = request.targets or tuple(implementation.name for implementation in implementations(request)[0])
+    for target in targets:
+        for certificate in _certify_target(request, target, watcher):
+            certificates.append(certificate)
+            watcher.finished(certificate)
+    return certificates
+
+
+def check(request: Request) -> None:
+    """Raise `UsageError` for what is wrong whatever the target."""
+    for dtype in request.dtypes:
+        if dtype not in FORMATS:
+            raise UsageError(f"dtype={dtype!r}, but should be one of {', '.join(FORMATS)}")
+    if request.contract not in (None, INFER, *CONTRACTS):
+        raise UsageError(f"contract={request.contract!r}, but should be 'infer' or one of {', '.join(CONTRACTS)}")
+    for name, value, least in (("max-examples", request.effort.examples, 1), ("budget", request.effort.seconds, 0)):
+        if value < least or value == 0:
+            raise UsageError(f"{name}={value}, but should be greater than 0")
+
+
+def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator[Certificate]:
+    with request.sandbox() as sandbox:
+        try:
+            loaded = sandbox.load(target, method=request.method, backend=request.backend)
+        except UsageError as error:
+            yield Certificate(target, error=str(error))
+            return
+    for implementation in loaded:
+        with request.sandbox() as sandbox:
+            name = target if len(loaded) == 1 else implementation.target
+            try:
+                sandbox.load(name, method=request.method, backend=request.backend)
+                declared = _declared(request, implementation)
+            except UsageError as error:
+                yield Certificate(name, error=str(error))
+                continue
+            for dtype in request.dtypes or declared.dtypes:
+                watcher.started(declared, dtype)
+                yield _hunt(request, name, declared, dtype, sandbox, watcher)
+
+
+def _declared(request: Request, implementation: Implementation) -> Implementation:
+    for name, value in (("method", request.method), ("backend", request.backend)):
+        if value is not None and getattr(implementation, name) != value:
+            raise UsageError(
+                f"{implementation.name} is registered for {name} {getattr(implementation, name)}, but {name}={value!r} was asked for"
+            )
+    contract = None if request.contract == INFER else request.contract
+    for dtype in request.dtypes or implementation.dtypes:
+        if contract is not None:
+            try:
+                contract_for(contract, dtype)
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+    return implementation.declaring(
+        conventions=request.conventions, restrictions=request.restrictions, layout=request.layout, contract=contract
+    )
+
+
+def _hunt(request: Request, target: str, implementation: Implementation, dtype: str, sandbox: Sandbox, watcher: Watcher) -> Certificate:
+    certificate = Certificate(target, implementation, dtype, request.device)
+    try:
+        if request.contract == INFER:
+            certificate.result = _infer(certificate, request, implementation, dtype, sandbox, watcher)
+        else:
+            certificate.result = Hunt(implementation, dtype, sandbox, request.effort, progress=watcher.progress).run()
+    except UsageError as error:
+        certificate.error = str(error)
+    return certificate
+
+
+def _infer(
+    certificate: Certificate, request: Request, implementation: Implementation, dtype: str, sandbox: Sandbox, watcher: Watcher
+) -> HuntResult:
+    """Try the presets from the tightest; the first that holds is the inferred one."""
+    presets: Sequence[str] = [contract.name for contract in CONTRACTS.values() if contract.output.name == dtype]
+    result = None
+    for name in presets:
+        hunt = Hunt(implementation, dtype, sandbox, request.effort, contract=CONTRACTS[name], progress=watcher.progress)
+        result = hunt.run()
+        finding = result.findings[0][0] if result.findings else None
+        certificate.inferred.append({
+            "contract": name,
+            "verdict": result.verdict,
+            "worst_ratio": str(finding.ratio) if finding else result.worst_ratio,
+            "case": str(finding.case) if finding else result.worst_case,
+        })  # fmt: skip
+        if result.verdict != "refuted":
+            break
+    assert result is not None, "every dtype has a preset"
+    return result

@@ -1,0 +1,184 @@
+"""The command line: ``attest list | certify | replay | explain``. Imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from conformance.certify import Request
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns a usage error anywhere below into one sentence on stderr and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ValueError as error:
+            from conformance.errors import UsageError
+
+            if not isinstance(error, UsageError):
+                raise
+            click.echo(f"attest: {error}", err=True)
+            context.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="attest-attention", prog_name="attest")
+def main() -> None:
+    """Decide whether an attention kernel is right.
+
+    Exit codes: 0 certified, 1 refuted, 2 usage or loading error, 3 inconclusive.
+    """
+
+
+def _declarations(command: Command) -> Command:
+    """The options by which an implementation is declared, alike in certify and replay."""
+    for option in (
+        click.option("--layout", help='Order of the axes of its arrays, such as "b l h d".'),
+        click.option("--restrict", "restrictions", metavar="CONDITION", multiple=True, help='Judge only such calls: "h == g".'),
+        click.option("--convention", "conventions", metavar="NAME=VALUE", multiple=True, help="Such as causal_alignment=top-left."),
+        click.option("--contract", metavar="C|infer", help="Precision contract; by default the one named like the dtype."),
+        click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs."),
+        click.option("--backend", help="Whose arrays it takes: numpy or torch."),
+        click.option("--method", help="The method that it implements, as in 'attest list'."),
+        click.option("--no-isolation", is_flag=True, help="Run it in this process, for a debugger."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(as_json: bool) -> None:
+    """List methods and registered implementations."""
+    from conformance.certify import Request, implementations
+    from conformance.report import console
+    from oracle import METHODS
+
+    found, problems = implementations(Request())
+    if as_json:
+        methods = {
+            name: {"summary": method.summary, "signature": str(method.signature), "source": method.source}
+            for name, method in METHODS.items()
+        }
+        listed = [implementation.to_json() for implementation in found]
+        click.echo(json.dumps({"schema": 1, "methods": methods, "implementations": listed, "problems": problems}, indent=1))
+    else:
+        console.show_list(found, problems)
+
+
+@main.command()
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@_declarations
+@click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
+@click.option("--max-examples", type=int, default=300, show_default=True, metavar="N", help="Cases for each target and dtype.")
+@click.option("--budget", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
+def certify(
+    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, json_file: str | None, **declared: Any
+) -> None:
+    """Certify implementations, or refute them with a case.
+
+    TARGET is a registered name, package.module:function or path/file.py:function; without one, everything registered is
+    certified.
+    """
+    from conformance.certificate import document, exit_code
+    from conformance.certify import certify as run
+    from conformance.hunt import Effort
+    from conformance.report import console
+
+    request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
+    with console.Display(quiet=json_file == "-") as display:
+        certificates = run(request, display.watcher)
+    code = exit_code(certificates)
+    if json_file is not None:
+        text = json.dumps(document(certificates), indent=1)
+        if json_file == "-":
+            click.echo(text)
+        else:
+            _write(json_file, text)
+    for certificate in certificates:
+        if certificate.error:
+            click.echo(f"attest: {certificate.error}", err=True)
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("case")
+@click.option("--target", help="What to call, where the case does not say.")
+@_declarations
+def replay(case: str, target: str | None, **declared: Any) -> None:
+    """Run one CASE again, from its one-line form."""
+    from conformance.replay import replay as run
+    from conformance.report import console
+
+    judgement, implementation = run(case, target, _request((), (), None, **declared))
+    console.show_judgement(judgement, implementation)
+    sys.exit(0 if judgement.finding is None else 1)
+
+
+@main.command()
+@click.argument("method")
+def explain(method: str) -> None:
+    """Show what a METHOD means: formula, shapes, options, source, and its known mistakes."""
+    from conformance.errors import UsageError
+    from conformance.report import console
+    from oracle import get_method
+
+    try:
+        found = get_method(method)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from None
+    console.show_method(found)
+
+
+def _request(
+    targets: tuple[str, ...], dtypes: tuple[str, ...], effort: Any, *, method: str | None, backend: str | None, device: str,
+    contract: str | None, conventions: Iterable[str], restrictions: Iterable[str], layout: str | None, no_isolation: bool,
+) -> Request:  # fmt: skip
+    from conformance.certify import Request
+    from conformance.errors import UsageError
+    from conformance.hunt import Effort
+    from conformance.registry import BACKENDS
+    from oracle import METHODS
+
+    if method is not None and method not in METHODS:
+        raise UsageError(f"method={method!r}, but should be one of {', '.join(METHODS)}")
+    if backend is not None and backend not in BACKENDS:
+        raise UsageError(f"backend={backend!r}, but should be one of {', '.join(BACKENDS)}")
+    pairs = {}
+    for text in conventions:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"convention={text!r}, but should be NAME=VALUE")
+        pairs[name] = value
+    return Request(
+        targets=targets, method=method, backend=backend, dtypes=dtypes, contract=contract, conventions=pairs,
+        restrictions=dict.fromkeys(restrictions, "declared on the command line"), layout=layout, device=device,
+        effort=effort or Effort(), isolated=not no_isolation,
+    )  # fmt: skip
+
+
+def _write(path: str, text: str) -> None:
+    from conformance.errors import UsageError
+
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise UsageError(f"json file {path!r} cannot be written: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Diagnosis: which known mistake, convention or precision explains what a refuted implementation returned.
+
+An explanation must reproduce the outputs on every failing case that it applies to, and agree with the right answer on
+the passing ones as the implementation does. It is named, never guessed into a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from conformance.adequacy import Suspect, run_suspect, suspects
+from conformance.cases.case import Case
+from conformance.judge import Judgement, compare
+from conformance.registry import Implementation, conventions_of
+from oracle import get_method
+from oracle.readings import Expected, budget, expected
+from oracle.readings.contract import CONTRACTS, PrecisionContract
+
+__all__ = ["explain"]
+
+
+def explain(
+    implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement], contract: PrecisionContract
+) -> list[str]:
+    """Explanations, the most specific first; empty where nothing known fits.
+
+    Args:
+        implementation: as declared.
+        failing: refuted cases with outputs; the shrunk one first.
+        passing: cases that agreed with the oracle.
+        contract: under which they were judged.
+    """
+    failing = [judgement for judgement in failing if judgement.outputs]
+    if not failing:
+        return []
+    found = list(_conventions(implementation, failing, passing, contract))
+    found += _pitfalls(implementation, failing, passing)
+    return found or list(_precisions(implementation, failing, passing))
+
+
+def _conventions(
+    implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement], contract: PrecisionContract
+) -> Iterable[str]:
+    method = get_method(implementation.method)
+    for name, values in conventions_of(method).items():
+        if name not in method.conventions:
+            continue
+        for value in values:
+            if value == implementation.meaning.get(name, values[0]):
+                continue
+            meaning = {**implementation.meaning, name: value}
+            if all(_meets(judgement, meaning, implementation, contract) for judgement in [*failing, *passing]):
+                yield f"follows convention {name}={value}; declare it if that is meant (--convention {name}={value})"
+
+
+def _precisions(implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement]) -> Iterable[str]:
+    dtype = failing[0].case.dtype
+    for contract in CONTRACTS.values():
+        if contract.output.name == dtype and all(_meets(j, implementation.meaning, implementation, contract) for j in [*failing, *passing]):
+            yield f"precision: meets contract {contract.name}; declare it if that is meant (--contract {contract.name})"
+            return
+
+
+def _meets(judgement: Judgement, meaning: dict[str, str], implementation: Implementation, contract: PrecisionContract) -> bool:
+    case = judgement.case
+    arguments = {**case.arguments(implementation.meaning), **meaning}
+    bounds = budget(case.specification, arguments, contract)
+    return all(bool(compare(got, expected(bound, got.dtype.name))[1].all()) for got, bound in zip(judgement.outputs, bounds, strict=True))
+
+
+def _pitfalls(implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement]) -> list[str]:
+    arguments = {
+        str(judgement.case): {**judgement.case.arguments(implementation.meaning), **implementation.meaning}
+        for judgement in [*failing, *passing]
+    }
+    named: dict[str, None] = {}
+    for suspect in suspects(implementation.method):
+        if suspect.pitfall.name not in named and _reproduces(suspect, failing, passing, arguments):
+            named[suspect.pitfall.name] = None
+    return list(named)
+
+
+def _reproduces(suspect: Suspect, failing: Sequence[Judgement], passing: Sequence[Judgement], arguments: dict[str, dict[str, Any]]) -> bool:
+    for judgement in failing:
+        outputs = run_suspect(suspect, judgement.case, arguments[str(judgement.case)])
+        if outputs is None or not _alike(judgement, outputs):
+            return False
+    for judgement in passing:
+        outputs = run_suspect(suspect, judgement.case, arguments[str(judgement.case)])
+        if outputs is not None and not _alike(judgement, outputs):
+            return False
+    return True
+
+
+def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
+    """Whether two computations of the same wrong meaning agree: each may err by the budget, which the mistake may magnify."""
+    for got, other, want in zip(judgement.outputs, outputs, judgement.wanted, strict=False):
+        wrong = other.astype(want.value.dtype)
+        with np.errstate(all="ignore"):
+            magnified = np.nan_to_num(np.abs(wrong) / np.abs(want.value), nan=1.0, posinf=1.0)
+            largest = np.nanmax(np.abs(want.value), initial=0.0, where=np.isfinite(want.value))
+            elsewhere = want.budget.max(initial=0.0, where=np.isfinite(want.budget)) * (np.abs(wrong) / largest if largest else 1.0)
+            allowed = 2 * np.maximum(want.budget * np.maximum(magnified, 1.0), np.nan_to_num(elsewhere, nan=0.0, posinf=0.0))
+        if not compare(got, Expected(wrong, allowed))[1].all():
+            return False
+    return True
+
+
+def nearby(case: Case) -> str:
+    """A case as one line."""
+    return str(case)

@@ -1,0 +1,94 @@
+"""One case through an implementation and the oracle, at the same time: the worker computes while the judge's side does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from conformance.calling import Caller, Response
+from conformance.cases.case import Case
+from conformance.judge import Finding, Judge, Judgement
+from conformance.registry import Implementation
+from conformance.sandbox import Sandbox, WorkerDied
+from oracle.readings.contract import PrecisionContract
+
+__all__ = ["Clock", "Examiner"]
+
+
+@dataclass
+class Clock:
+    """Where the time of a hunt goes, in seconds."""
+
+    making: float = 0.0
+    oracle: float = 0.0
+    kernel: float = 0.0
+    judging: float = 0.0
+
+
+@dataclass
+class Examiner:
+    """Examines cases of one implementation in one dtype; remembers what it has seen.
+
+    Attributes:
+        implementation: as declared.
+        dtype: storage dtype.
+        sandbox: with the implementation loaded.
+        contract: None for the declared one.
+    """
+
+    implementation: Implementation
+    dtype: str
+    sandbox: Sandbox
+    contract: PrecisionContract | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.implementation, self.dtype, self.contract, self.sandbox.device)
+        self.caller = Caller(self.implementation, self.sandbox.arena)
+        self._known: dict[str, Judgement] = {}
+
+    def examine(self, case: Case) -> Judgement:
+        """Call, judge and remember. Never raises for what the implementation does."""
+        key = str(case)
+        if key not in self._known:
+            self._known[key] = self._examine(case)
+        return self._known[key]
+
+    def forget(self) -> None:
+        """Examine afresh from now on, in a new worker without history."""
+        self._known.clear()
+        self.sandbox.restart()
+
+    def _examine(self, case: Case) -> Judgement:
+        started = time.perf_counter()
+        meaning = self.implementation.meaning
+        arguments = case.arguments(meaning)
+        calls = [(case, arguments)] * 2
+        if case.warm:
+            warm_up = case.warm_up()
+            calls = [(warm_up, warm_up.arguments(meaning)), *calls]
+        request = self.caller.request(calls)
+        made = time.perf_counter()
+        try:
+            self.sandbox.send(request)
+            bounded = self.judge.expect(case, arguments)
+            known = time.perf_counter()
+            reply = self.sandbox.receive()
+        except WorkerDied as death:
+            return Judgement(case, Finding(death.kind, case, str(death)))
+        answered = time.perf_counter()
+        responses = self.caller.responses(reply, case)
+        judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
+        ended = time.perf_counter()
+        self.clock.making += made - started
+        self.clock.oracle += known - made
+        self.clock.kernel += answered - known
+        self.clock.judging += ended - answered
+        return judgement
+
+    @staticmethod
+    def _failed_warm_up(case: Case, responses: list[Response]) -> Judgement | None:
+        if not case.warm or responses[0].exception is None:
+            return None
+        # The warm-up is a case of its own: say so rather than blame the one that was asked for.
+        return Judgement(case, Finding("exception", case.warm_up(), f"raised {responses[0].exception}", details=responses[0].traceback))

@@ -1,0 +1,179 @@
+"""The hunt: cases, cheap ones first, until one refutes the implementation or every known mistake is ruled out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from conformance.adequacy import Adequacy
+from conformance.cases.case import Case
+from conformance.cases.shapes import STAGES, Stage
+from conformance.cases.strategies import random_case
+from conformance.diagnosis import explain
+from conformance.examine import Clock, Examiner
+from conformance.judge import Finding, Judgement
+from conformance.registry import Implementation
+from conformance.sandbox import Sandbox
+from conformance.shrink import shrink
+from oracle.conditions import holds
+from oracle.readings.contract import PrecisionContract
+
+__all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
+
+# Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
+COSTLY = ("hang", "crash", "exit")
+
+Progress = Callable[["Hunt"], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look.
+
+    Attributes:
+        examples: cases of a hunt.
+        seconds: limit of a hunt; what it has not done by then decides its verdict.
+        shrink_seconds: limit of shrinking a finding.
+        seed: of the random choices; the same seed gives the same hunt.
+    """
+
+    examples: int = 300
+    seconds: float = 60.0
+    shrink_seconds: float = 8.0
+    seed: int = 0
+
+
+@dataclass
+class HuntResult:
+    """What a hunt came to.
+
+    Attributes:
+        verdict: certified, refuted or inconclusive.
+        contract: under which it was judged.
+        examples: cases examined before a finding, or in all.
+        seconds: of hunting, shrinking and diagnosis included.
+        worst_ratio: largest error over budget of the cases that passed.
+        worst_case: where that was.
+        ruled_out: mistakes that the cases would have exposed.
+        not_ruled_out: mistakes that applied but were not exposed.
+        findings: with explanations, if refuted.
+        coverage: how often each option and pair of options was exercised.
+        clock: where the time went.
+    """
+
+    verdict: str
+    contract: PrecisionContract
+    examples: int
+    seconds: float
+    worst_ratio: float = 0.0
+    worst_case: str = ""
+    ruled_out: list[str] = field(default_factory=list)
+    not_ruled_out: list[str] = field(default_factory=list)
+    findings: list[tuple[Finding, list[str]]] = field(default_factory=list)
+    coverage: Counter[str] = field(default_factory=Counter)
+    clock: Clock = field(default_factory=Clock)
+    seconds_to_finding: float | None = None
+
+
+class Hunt:
+    """Hunts one implementation in one dtype."""
+
+    def __init__(
+        self, implementation: Implementation, dtype: str, sandbox: Sandbox, effort: Effort, *,
+        contract: PrecisionContract | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.implementation, self.dtype, self.effort = implementation, dtype, effort
+        self.examiner = Examiner(implementation, dtype, sandbox, contract)
+        self.adequacy = Adequacy(implementation)
+        self.examples, self.worst = 0, Judgement(Case("", dtype, {}, {}), None)
+        self.stage = STAGES[0].name
+        self.coverage: Counter[str] = Counter()
+        self._passing: list[Judgement] = []
+        self._progress = progress or (lambda hunt: None)
+
+    def run(self) -> HuntResult:
+        """Hunt until refuted, out of examples or out of time."""
+        started = time.monotonic()
+        for case in self._cases(started + self.effort.seconds):
+            judgement = self.examiner.examine(case)
+            self.examples += 1
+            self._count(case)
+            if judgement.finding is not None:
+                seconds_to_finding = time.monotonic() - started
+                result = self._refuted(judgement)
+                result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
+                return result
+            self._passed(judgement)
+            self._progress(self)
+        complete = self.examples >= self.effort.examples or (self.examples >= self.effort.examples // 4 and not self.adequacy.left)
+        verdict = "certified" if complete and not self.adequacy.left else "inconclusive"
+        return self._result(verdict, time.monotonic() - started)
+
+    def _cases(self, until: float) -> Iterator[Case]:
+        rng = Random(f"{self.effort.seed} {self.implementation.method} {self.dtype}")
+        for stage in STAGES:
+            self.stage = stage.name
+            yield from self._stage(rng, stage, round(stage.share * self.effort.examples), until)
+        # Mistakes that are not ruled out yet get as many cases again.
+        for _ in range(self.effort.examples):
+            if not self.adequacy.left or time.monotonic() > until:
+                return
+            self.stage = "adequacy"
+            yield random_case(rng, self.implementation, self.dtype, STAGES[1])
+
+    def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:
+        for _ in range(count):
+            if time.monotonic() > until:
+                return
+            yield random_case(rng, self.implementation, self.dtype, stage)
+
+    def _count(self, case: Case) -> None:
+        features = sorted({*case.options, *(set(case.arrays) - {"q", "k", "v"})})
+        dims = case.dims
+        if dims.get("h", 1) != dims.get("g", 1):
+            features.append("grouped heads")
+        if dims.get("l") != dims.get("s"):
+            features.append("Lq != Lk")
+        self.coverage.update(features)
+        self.coverage.update(f"{a} x {b}" for index, a in enumerate(features) for b in features[index + 1 :])
+
+    def _passed(self, judgement: Judgement) -> None:
+        self.adequacy.learn(judgement)
+        if judgement.ratio > self.worst.ratio or not self.worst.case.method:
+            self.worst = replace(judgement, outputs=(), wanted=())
+        if judgement.case.size <= 20_000 and len(self._passing) < 30:
+            self._passing.append(judgement)
+
+    def _refuted(self, judgement: Judgement) -> HuntResult:
+        found = judgement.finding
+        assert found is not None, "only a finding refutes"
+        failing: list[Judgement] = []
+
+        def examine(case: Case) -> Finding | None:
+            outcome = self.examiner.examine(case)
+            if outcome.finding is not None and len(failing) < 30:
+                failing.append(outcome)
+            elif outcome.finding is None and len(self._passing) < 60:
+                self._passing.append(outcome)
+            return outcome.finding
+
+        seconds = self.effort.shrink_seconds if found.kind not in COSTLY else 2 * self.effort.shrink_seconds
+        small = shrink(found, examine, self._allowed, seconds)
+        shrunk = self.examiner.examine(small.case)
+        explained = explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract)
+        result = self._result("refuted", 0.0)
+        result.findings = [(small, explained)]
+        return result
+
+    def _allowed(self, case: Case) -> bool:
+        return all(holds(condition, case.facts()) for condition in self.implementation.restrictions)
+
+    def _result(self, verdict: str, seconds: float) -> HuntResult:
+        return HuntResult(
+            verdict, self.examiner.judge.contract, self.examples, seconds, self.worst.ratio,
+            str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
+            coverage=self.coverage, clock=self.examiner.clock,
+        )  # fmt: skip

@@ -1,0 +1,179 @@
+"""The judge: outputs against what the oracle expects, element by element, within the budget.
+
+Nothing passes by being incomparable: a NaN, an infinity, a wrong shape, dtype or device is a finding, and so is an
+argument that was written to, an output that shares memory with an argument, and one that a later call changes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from conformance.calling import Output, Response
+from conformance.cases.case import Case
+from conformance.registry import Implementation
+from oracle.readings import Expected, budget, expected
+from oracle.readings.bounded import Bounded
+from oracle.readings.contract import PrecisionContract
+
+__all__ = ["Finding", "Judge", "Judgement", "compare"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Evidence that an implementation is wrong.
+
+    Attributes:
+        kind: wrong-value, nan, infinity, shape, dtype, device, type, exception, crash, hang, exit, input-changed,
+            aliases-input, requires-grad, changed-later, unrepeatable.
+        case: the call.
+        message: one sentence.
+        where: output and index of the worst element.
+        got, expected, budget: there.
+        ratio: of the error to the budget; inf where the kind has no size.
+    """
+
+    kind: str
+    case: Case
+    message: str
+    where: str = ""
+    got: float | None = None
+    expected: float | None = None
+    budget: float | None = None
+    ratio: float = math.inf
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge says of one case.
+
+    Attributes:
+        case: the call.
+        finding: None if it passes.
+        ratio: worst error over budget of a case that passes.
+        outputs: arrays in the order of the signature, where the call returned.
+        wanted: what the oracle expects of each.
+    """
+
+    case: Case
+    finding: Finding | None
+    ratio: float = 0.0
+    outputs: tuple[np.ndarray, ...] = ()
+    wanted: tuple[Expected, ...] = field(default=(), repr=False)
+
+
+def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
+    """Error over budget for every element, and whether it agrees. Equal infinities and expected NaNs agree.
+
+    Elements whose budget is infinite agree with anything: there the contract's range was left.
+    """
+    value, allowed = wanted.value, wanted.budget
+    wide = got.astype(value.dtype)
+    with np.errstate(all="ignore"):
+        error = np.abs(wide - value)
+        ratio = np.where(error == 0, 0.0, error / allowed).astype(np.float64)
+    same = (wide == value) | (np.isnan(wide) & np.isnan(value))
+    ratio[same | (allowed == np.inf)] = 0.0
+    ratio[np.isnan(ratio)] = np.inf
+    return ratio, ratio <= 1.0
+
+
+class Judge:
+    """Judges the cases of one implementation in one dtype under one contract."""
+
+    def __init__(self, implementation: Implementation, dtype: str, contract: PrecisionContract | None = None, device: str = "cpu") -> None:
+        self.implementation, self.dtype, self.device = implementation, dtype, device
+        self.contract = contract or implementation.precision(dtype)
+
+    def expect(self, case: Case, arguments: dict[str, Any]) -> tuple[Bounded, ...]:
+        """The oracle's answer under the declared conventions, before it is rounded to the output."""
+        return budget(case.specification, {**arguments, **self.implementation.meaning}, self.contract)
+
+    def judge(self, case: Case, responses: list[Response], bounded: tuple[Bounded, ...]) -> Judgement:
+        """Judge the calls of a case: first its warm-up, if it has one, then the case itself, twice."""
+        judged = responses[1:] if case.warm else responses
+        for response in judged:
+            failed = self._failed(case, response)
+            if failed is not None:
+                return Judgement(case, failed)
+        wanted = self._wanted(judged[0], bounded)
+        verdicts = [self._compare(case, response.outputs, wanted) for response in judged]
+        outputs = tuple(output.array for output in judged[0].outputs if output.array is not None)
+        finding = verdicts[0][0] or self._manners(case, responses)
+        if finding is None and verdicts[-1][0] is not None:
+            second = verdicts[-1][0]
+            finding = Finding(
+                "unrepeatable", case, f"a second identical call is wrong where the first was right: {second.message}",
+                second.where, second.got, second.expected, second.budget, second.ratio,
+            )  # fmt: skip
+        return Judgement(case, finding, max(ratio for _, ratio in verdicts), outputs, wanted)
+
+    def _failed(self, case: Case, response: Response) -> Finding | None:
+        """Findings that leave nothing to compare."""
+        if response.exception is not None:
+            return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
+        names = case.specification.signature.outputs
+        if response.count != len(names) and len(names) > 1:
+            wanted = ", ".join(spec.name for spec in names)
+            return Finding("type", case, f"returned {response.count} outputs, but should return {len(names)}: ({wanted})")
+        for spec, output in zip(names, response.outputs, strict=True):
+            shape = tuple(case.dims[dim] for dim in spec.dims)
+            array = output.array
+            if array is None:
+                arrays = "torch.Tensor" if self.implementation.backend == "torch" else "numpy.ndarray"
+                return Finding("type", case, f"{spec.name} is a {output.type}, but should be a {arrays}")
+            if array.shape != shape:
+                return Finding("shape", case, f"{spec.name}.shape={array.shape}, but should be {shape} ({' '.join(spec.dims)})")
+            allowed = {self.dtype, case.storage(spec).name}
+            if array.dtype.name not in allowed:
+                return Finding("dtype", case, f"{spec.name}.dtype={array.dtype.name}, but should be {' or '.join(sorted(allowed))}")
+            if output.device is not None and output.device != self.device:
+                return Finding("device", case, f"{spec.name}.device={output.device}, but should be {self.device}")
+        return None
+
+    def _manners(self, case: Case, responses: list[Response]) -> Finding | None:
+        """Findings on what a call did besides computing."""
+        for response in responses:
+            for name in response.inputs_changed:
+                return Finding("input-changed", case, f"the call wrote to its argument {name}")
+            for output in response.outputs:
+                if output.aliases_input:
+                    return Finding("aliases-input", case, f"{output.name} shares memory with an argument")
+                if output.requires_grad:
+                    return Finding("requires-grad", case, f"{output.name} requires a gradient although no argument does")
+            if response.changed_later:
+                return Finding("changed-later", case, "an output changed when the implementation was called again")
+        return None
+
+    def _wanted(self, response: Response, bounded: tuple[Bounded, ...]) -> tuple[Expected, ...]:
+        return tuple(
+            expected(bound, output.array.dtype.name)
+            for output, bound in zip(response.outputs, bounded, strict=True)
+            if output.array is not None
+        )
+
+    def _compare(self, case: Case, outputs: tuple[Output, ...], wanted: tuple[Expected, ...]) -> tuple[Finding | None, float]:
+        worst, finding = 0.0, None
+        for output, want in zip(outputs, wanted, strict=True):
+            assert output.array is not None, "checked before"
+            ratio, agrees = compare(output.array, want)
+            if ratio.size == 0:
+                continue
+            largest = float(ratio.max())
+            if not agrees.all() and (finding is None or largest > worst):
+                finding = _worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
+            worst = max(worst, largest)
+        return finding, worst
+
+
+def _worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
+    value, exact, allowed = float(got[index]), float(want.value[index]), float(want.budget[index])
+    kind = "nan" if np.isnan(value) else "infinity" if np.isinf(value) else "wrong-value"
+    where = f"{name}[{', '.join(map(str, index))}]"
+    message = f"{where} is {value:.9g}, but should be {exact:.9g} within {allowed:.3g}; {wrong} of {got.size} elements are wrong"
+    return Finding(kind, case, message, where, value, exact, allowed, float(ratio[index]))

@@ -1,0 +1,74 @@
+"""Pitfalls: wrong meanings with a name, an explanation and a citation, each a variation of a method's specification.
+
+A pitfall serves twice: diagnosis names it when it reproduces what a refuted implementation returns, and a certificate
+lists it as ruled out when the executed cases would have exposed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Pitfall", "Setting", "declare", "pitfalls_for"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the implementation computes: what a pitfall needs to know beyond the arguments.
+
+    Attributes:
+        dtype: storage dtype of the call, by name.
+        working: NumPy dtype of the accumulation (float32, or float64 for float64), in which the pitfall runs.
+        tunables: tile sizes of the case, where the implementation has any.
+    """
+
+    dtype: str
+    working: np.dtype
+    tunables: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Pitfall:
+    """A wrong meaning.
+
+    Attributes:
+        name: short, with hyphens: ``mask-then-normalise``.
+        methods: names of the methods that it is a mistake in.
+        explanation: one or two sentences: what goes wrong, and what it looks like.
+        citation: a paper or a public report.
+        run: (arguments by name, arrays in the working dtype; setting) -> outputs, in the order of the method's signature,
+            or None where the mistake does not apply to this call (an option it needs is absent).
+        variants: tile sizes to try where the mistake depends on one that the case does not tell; () for none.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    explanation: str
+    citation: str
+    run: Callable[[Mapping[str, Any], Setting], tuple[np.ndarray, ...] | None]
+    variants: tuple[int, ...] = ()
+
+
+_PITFALLS: dict[tuple[str, str], Pitfall] = {}
+
+# Modules of this package that declare pitfalls; one for each family.
+_FAMILIES = ("dense",)
+
+
+def declare(pitfall: Pitfall) -> None:
+    """Add a pitfall to the catalogue, once for each of its methods."""
+    for method in pitfall.methods:
+        if (method, pitfall.name) in _PITFALLS:
+            raise ValueError(f"pitfall {pitfall.name!r} of {method} is declared twice")
+        _PITFALLS[method, pitfall.name] = pitfall
+
+
+def pitfalls_for(method: str) -> tuple[Pitfall, ...]:
+    """The pitfalls of a method, in order of declaration."""
+    for family in _FAMILIES:
+        import_module(f"conformance.pitfalls.{family}")
+    return tuple(pitfall for (owner, _), pitfall in _PITFALLS.items() if owner == method)

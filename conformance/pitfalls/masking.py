@@ -1,0 +1,326 @@
+"""Mistakes in which keys a query may read: mask, causality, window, and rows that may read none."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from conformance.pitfalls.dense import Array, Reference
+from oracle.formats import FORMATS
+
+
+class MaskIgnored(Reference):
+    name = "mask-ignored"
+    explanation = "The option `mask` has no effect."
+    citation = "vllm-ascend#15503"
+    needs = "mask is not None"
+
+    def within_mask(self) -> Array:
+        return True
+
+
+class MaskIgnoredWhenCausal(Reference):
+    name = "mask-ignored-when-causal"
+    explanation = "With `causal` the kernel takes a path that knows no mask."
+    citation = "sglang#20278"
+    needs = "mask is not None and causal"
+
+    def within_mask(self) -> Array:
+        return True
+
+
+class MaskPolarityInverted(Reference):
+    name = "mask-polarity-inverted"
+    explanation = "True in the mask is taken for 'hide' instead of 'may attend'."
+    citation = "pytorch#170400"
+    needs = "mask is not None"
+
+    def within_mask(self) -> Array:
+        return np.logical_not(super().within_mask())
+
+
+class MaskTransposed(Reference):
+    name = "mask-transposed"
+    explanation = "The mask is read with queries and keys exchanged; a mask of the keys becomes one of the queries."
+    citation = "hyunwoongko/transformer#40"
+    needs = "mask is not None and l == s and s > 1"
+
+    def within_mask(self) -> Array:
+        return np.broadcast_to(super().within_mask(), self.shape).swapaxes(2, 3)
+
+
+class MaskOfFirstBatch(Reference):
+    name = "mask-of-first-batch"
+    explanation = "All elements of the batch use the mask of the first one."
+    citation = "axonn-ai/yalis#53"
+    needs = "mask_b > 1"
+
+    def within_mask(self) -> Array:
+        return super().within_mask()[:1]
+
+
+class MaskOfFirstHead(Reference):
+    name = "mask-of-first-head"
+    explanation = "All heads use the mask of the first one."
+    citation = "pytorch#172225"
+    needs = "mask_h > 1"
+
+    def within_mask(self) -> Array:
+        return super().within_mask()[..., :1, :, :]
+
+
+class MaskAddedAsNumber(Reference):
+    name = "mask-added-as-number"
+    explanation = "The bool mask is added to the logits as 0 and 1 instead of hiding keys."
+    citation = "transformers#41443"
+    needs = "mask is not None"
+
+    def within_mask(self) -> Array:
+        return True
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        return super().masked(logits + self.mask, allowed)
+
+
+class MaskMultipliesScores(Reference):
+    name = "mask-multiplies-scores"
+    explanation = "Logits of hidden keys are multiplied by zero: they score 0 instead of -inf and take part."
+    citation = "georg-wolflein/good-features#1"
+    needs = "hidden"
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        return np.where(allowed, logits, 0.0)
+
+
+class MaskThenNormalise(Reference):
+    name = "mask-then-normalise"
+    explanation = "The softmax runs over all keys and hidden ones are removed from its weights, which then sum to less than one."
+    citation = "pytorch-image-models#2236"
+    needs = "hidden"
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        return logits
+
+    def normalised(self, x: Array, total: Array) -> Array:
+        return np.where(self.allowed(), super().normalised(x, total), 0.0)
+
+
+class FiniteSentinel(Reference):
+    """Logits of hidden keys are a finite number: a row without keys averages what it should not see."""
+
+    needs = "empty and sinks is None and empty_row == 'zeros'"
+
+    def sentinel(self) -> float:
+        """The number."""
+        raise NotImplementedError
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        return np.where(allowed, logits, self.sentinel())
+
+
+class SentinelTenThousand(FiniteSentinel):
+    name = "mask-sentinel-1e4"
+    explanation = "Hidden keys score -10000: they average in a row without keys, and outweigh visible keys that score less."
+    citation = "ohdearquant/lattice#374"
+
+    def sentinel(self) -> float:
+        return -1e4
+
+
+class SentinelBillion(FiniteSentinel):
+    name = "mask-sentinel-1e9"
+    explanation = "Hidden keys score -1e9: a row without keys is the mean of all values."
+    citation = "YutaroOgawa/pytorch_advanced#175"
+
+    def sentinel(self) -> float:
+        return -1e9
+
+
+class SentinelLowest(FiniteSentinel):
+    name = "mask-sentinel-finfo-min"
+    explanation = "Hidden keys score the lowest finite number of the dtype: a row without keys is the mean of all values."
+    citation = "pytorch#103749"
+
+    def sentinel(self) -> float:
+        return -FORMATS[self.setting.dtype].largest
+
+
+class SentinelAdded(FiniteSentinel):
+    name = "mask-sentinel-added"
+    explanation = "-10000 is added to the logits of hidden keys: a row without keys is attention as if nothing were hidden."
+    citation = "transformers#14859"
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        return np.where(allowed, logits, logits - 1e4)
+
+
+class SentinelsOverflow(SentinelLowest):
+    name = "mask-sentinels-overflow"
+    explanation = "Mask and causality each add the lowest finite number; where both hide a key the sum is -inf, and rows become NaN or uneven."
+    citation = "transformers#27114"
+    needs = "mask is not None and (causal or window is not None) and sinks is None and empty_row == 'zeros'"
+
+    def masked(self, logits: Array, allowed: Array) -> Array:
+        hidden_twice = np.logical_not(self.within_mask()) & ~self.within_band()
+        return np.where(hidden_twice, -np.inf, super().masked(logits, allowed))
+
+    def shift(self, maximum: Array) -> Array:
+        return maximum
+
+
+class CausalIgnored(Reference):
+    name = "causal-ignored"
+    explanation = "The option `causal` has no effect."
+    citation = "TransformerEngine#1524"
+    needs = "causal and l > 1"
+
+    def within_causal(self, offsets: Array) -> Array:
+        return True
+
+
+class CausalIgnoredWithoutMask(CausalIgnored):
+    name = "causal-ignored-without-mask"
+    explanation = "Causality is folded into the mask, and skipped when there is none."
+    citation = "xformers#103"
+    needs = "causal and mask is None and l > 1"
+
+
+class CausalIgnoredWhenWindowed(CausalIgnored):
+    name = "causal-ignored-when-windowed"
+    explanation = "With a window, only the window is applied, and keys ahead become visible."
+    citation = "tt-metal#51223"
+    needs = "causal and window is not None and (right is None or right > 0) and l > 1"
+
+
+class CausalTopLeft(Reference):
+    name = "causal-top-left"
+    explanation = "Query i stands at key i instead of at i + Lk - Lq: with a cache in front, queries see only its beginning."
+    citation = "flash-attention#282"
+    needs = "causal and l != s and causal_alignment == 'bottom-right'"
+
+    def positions(self) -> Array:
+        return np.arange(self.queries)[:, None]
+
+
+class CausalOffByOne(Reference):
+    name = "causal-off-by-one"
+    explanation = "The comparison is strict: a query does not see the key at its own position."
+    citation = "Vaswani et al. 2017, section 3.2.3, arXiv:1706.03762"
+    needs = "causal"
+
+    def within_causal(self, offsets: Array) -> Array:
+        return offsets < 0
+
+
+class CausalSeesOneAhead(Reference):
+    name = "causal-sees-one-ahead"
+    explanation = "A query sees one key beyond its own position."
+    citation = "Vaswani et al. 2017, section 3.2.3, arXiv:1706.03762"
+    needs = "causal and (right is None or right > 0) and l > 1"
+
+    def within_causal(self, offsets: Array) -> Array:
+        return offsets <= 1
+
+
+class WindowMistake(Reference):
+    """A window with other bounds."""
+
+    left_error: ClassVar[int] = 0
+    right_error: ClassVar[int] = 0
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        left, right = super().bounds()
+        return None if left is None else left + self.left_error, None if right is None else right + self.right_error
+
+
+class WindowIgnored(WindowMistake):
+    name = "window-ignored"
+    explanation = "The option `window` has no effect."
+    citation = "jax#32300"
+    needs = "left is not None or (right is not None and not causal and l > 1)"
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        return None, None
+
+
+class WindowRightIgnored(WindowMistake):
+    name = "window-right-bound-ignored"
+    explanation = "Only the left bound of the window is applied: a query sees every key ahead."
+    citation = "jax#39576"
+    needs = "right is not None and not causal and l > 1"
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        return super().bounds()[0], None
+
+
+class WindowSymmetric(WindowMistake):
+    name = "window-symmetric"
+    explanation = "The left bound of the window is used on both sides."
+    citation = "LightLLM#1311"
+    needs = "left is not None and left != right and not causal and l > 1"
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        return super().bounds()[0], super().bounds()[0]
+
+
+class WindowLeftShort(WindowMistake):
+    name = "window-left-off-by-one"
+    explanation = "The left bound of the window is exclusive: the oldest key of the window is missing."
+    citation = "tokenspeed#578"
+    needs = "left is not None and window_bounds == 'inclusive'"
+    left_error = -1
+
+
+class WindowLeftLong(WindowMistake):
+    name = "window-left-one-too-many"
+    explanation = "The window reaches one key too far to the left."
+    citation = "zml#763"
+    needs = "left is not None"
+    left_error = 1
+
+
+class WindowRightShort(WindowMistake):
+    name = "window-right-off-by-one"
+    explanation = "The right bound of the window is exclusive: its last key is missing."
+    citation = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
+    needs = "right is not None and window_bounds == 'inclusive' and (right == 0 or (not causal and l > 1))"
+    right_error = -1
+
+
+class WindowRightLong(WindowMistake):
+    name = "window-right-one-too-many"
+    explanation = "The window reaches one key too far to the right."
+    citation = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
+    needs = "right is not None and not causal and l > 1"
+    right_error = 1
+
+
+class WindowIgnoresLengths(Reference):
+    name = "window-ignores-length-difference"
+    explanation = "The window, unlike causality, is laid around key i instead of key i + Lk - Lq."
+    citation = "karpathy/nanochat#452"
+    needs = "l != s and causal_alignment == 'bottom-right' and (left is not None or right is not None)"
+
+    def within_window(self, offsets: Array) -> Array:
+        return super().within_window(offsets + self.keys - self.queries)
+
+
+class EmptyRowNan(Reference):
+    name = "empty-row-nan"
+    explanation = "A row without keys divides zero by zero."
+    citation = "pytorch#103963"
+    needs = "empty and sinks is None and empty_row != 'nan'"
+
+    def finished(self, out: Array, lse: Array) -> tuple[Array, Array]:
+        return super().finished(self.filled(out, np.nan), lse)
+
+
+class EmptyRowMean(Reference):
+    name = "empty-row-mean"
+    explanation = "A row without keys returns the mean of all values."
+    citation = "onnxruntime#28904"
+    needs = "empty and s > 0 and sinks is None and empty_row == 'zeros'"
+
+    def finished(self, out: Array, lse: Array) -> tuple[Array, Array]:
+        return super().finished(self.filled(out, self.mean_of_values()), lse)

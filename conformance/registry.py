@@ -1,0 +1,284 @@
+"""Implementations: how they describe themselves, and the decorator that registers them.
+
+An `Implementation` is plain data. The function itself stays in the worker process that loaded it, away from the oracle
+and the judge.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from conformance.errors import UsageError
+from oracle import get_method
+from oracle.catalogue import Method
+from oracle.conditions import ConditionError, check_condition
+from oracle.formats import FORMATS
+from oracle.readings.contract import CONTRACTS, PrecisionContract, contract_for
+
+__all__ = [
+    "BACKENDS",
+    "CALLING_CONVENTIONS",
+    "Implementation",
+    "Registration",
+    "Tunable",
+    "block_sizes",
+    "register",
+    "registered",
+    "split_counts",
+]
+
+BACKENDS = ("numpy", "torch")
+
+# Conventions of how arguments are passed rather than of what they mean; every method with such an argument has them.
+CALLING_CONVENTIONS = {"mask_polarity": ("allow", "block"), "mask_type": ("bool", "additive")}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """Which values a tunable takes.
+
+    Attributes:
+        kind: ``block`` (any size >= 1, aimed at the lengths), ``count`` (any number >= 1) or ``choice``.
+        choices: the values, for ``choice``.
+    """
+
+    kind: str
+    choices: tuple[int, ...] = ()
+
+
+block_sizes = Tunable("block")
+split_counts = Tunable("count")
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What is known of an implementation without running it.
+
+    Attributes:
+        name: as shown in reports.
+        method: name of the method that it claims to implement.
+        backend: whose arrays it takes.
+        target: how a worker loads it: ``package.module:function`` or ``path/file.py:function``.
+        dtypes: storage dtypes that it is certified for by default.
+        contract: precision contract, or None for the one named like the dtype.
+        options: keyword options of the method that it takes.
+        tunables: keywords that must not change the meaning.
+        conventions: declared meanings where they differ from the default.
+        restrictions: condition -> reason; calls outside are not made, and the certificate says so.
+        layout: order of the axes of its arrays, such as "b l h d"; None for the method's own.
+        description: one line.
+    """
+
+    name: str
+    method: str
+    backend: str
+    target: str
+    dtypes: tuple[str, ...] = ("float32",)
+    contract: str | None = None
+    options: tuple[str, ...] = ()
+    tunables: Mapping[str, Tunable] = field(default_factory=dict)
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    restrictions: Mapping[str, str] = field(default_factory=dict)
+    layout: str | None = None
+    description: str = ""
+
+    def precision(self, dtype: str) -> PrecisionContract:
+        """The contract under which it is judged for a dtype."""
+        declared = CONTRACTS.get(self.contract or dtype)
+        return declared if declared is not None and declared.output.name == dtype else contract_for(dtype, dtype)
+
+    @property
+    def meaning(self) -> dict[str, str]:
+        """Declared conventions that change the specification (not merely how it is called)."""
+        return {name: value for name, value in self.conventions.items() if name not in CALLING_CONVENTIONS}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that crosses process boundaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Implementation:
+        """Undo `to_json`."""
+        tunables = {name: Tunable(tunable["kind"], tuple(tunable["choices"])) for name, tunable in data["tunables"].items()}
+        return cls(**{**data, "dtypes": tuple(data["dtypes"]), "options": tuple(data["options"]), "tunables": tunables})
+
+    def declaring(
+        self, *, conventions: Mapping[str, str] | None = None, restrictions: Mapping[str, str] | None = None,
+        layout: str | None = None, contract: str | None = None,
+    ) -> Implementation:  # fmt: skip
+        """A copy with more declarations, validated."""
+        changed = replace(
+            self,
+            conventions={**self.conventions, **(conventions or {})},
+            restrictions={**self.restrictions, **(restrictions or {})},
+            layout=layout or self.layout,
+            contract=contract or self.contract,
+        )
+        _check(changed)
+        return changed
+
+
+@dataclass(frozen=True)
+class Registration:
+    """An implementation with its function, in the process that loaded it."""
+
+    implementation: Implementation
+    function: Callable[..., Any]
+
+
+_REGISTRY: dict[str, Registration] = {}
+
+
+def registered() -> dict[str, Registration]:
+    """Everything registered in this process so far, by name."""
+    return dict(_REGISTRY)
+
+
+def register(
+    method: str,
+    *,
+    backend: str,
+    name: str | None = None,
+    dtypes: tuple[str, ...] = ("float32",),
+    contract: str | None = None,
+    tunables: Mapping[str, Tunable | tuple[int, ...]] | None = None,
+    conventions: Mapping[str, str] | None = None,
+    restrictions: Mapping[str, str] | None = None,
+    layout: str | None = None,
+    description: str = "",
+) -> Callable[[Function], Function]:
+    """Register the decorated function as an implementation of a method.
+
+    Its keyword parameters tell which options it supports. The function itself is returned unchanged.
+
+    Args:
+        method: name of the method, as in ``attest list``.
+        backend: ``numpy`` or ``torch``: whose arrays it takes and returns.
+        name: unique; the module and the function's name by default.
+        dtypes: storage dtypes to certify by default.
+        contract: precision contract; by default the one named like the dtype.
+        tunables: keyword -> `block_sizes`, `split_counts` or a tuple of values.
+        conventions: declared meanings, such as ``{"causal_alignment": "top-left"}``.
+        restrictions: condition over dimensions and options -> reason, such as ``{"s > 0": "empty keys raise"}``.
+        layout: order of the axes of its arrays, such as ``"b l h d"``.
+        description: one line for ``attest list``.
+
+    Raises:
+        UsageError: a declaration does not fit the method or the function.
+    """
+
+    def declare(function: Function) -> Function:
+        target = f"{function.__module__}:{function.__qualname__}"
+        implementation = describe(
+            function, method=method, backend=backend, name=name or target.replace(":", "."), target=target, tunables=tunables,
+        )  # fmt: skip
+        implementation = replace(implementation, dtypes=tuple(dtypes), description=description)
+        implementation = implementation.declaring(conventions=conventions, restrictions=restrictions, layout=layout, contract=contract)
+        known = _REGISTRY.get(implementation.name)
+        if known is not None and known.implementation.target != target:
+            raise UsageError(f"name={implementation.name!r} is registered twice, by {known.implementation.target} and {target}")
+        _REGISTRY[implementation.name] = Registration(implementation, function)
+        return function
+
+    return declare
+
+
+def describe(
+    function: Callable[..., Any],
+    *,
+    method: str,
+    backend: str,
+    name: str,
+    target: str,
+    tunables: Mapping[str, Tunable | tuple[int, ...]] | None = None,
+) -> Implementation:
+    """Read an implementation's options off its signature.
+
+    Raises:
+        UsageError: it is not callable, or its parameters do not fit the method.
+    """
+    if not callable(function):
+        raise UsageError(f"{name} is {type(function).__name__}, but should be a function")
+    specification = _method(method)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} has no readable signature, but should be a function of {_wanted(specification)}") from None
+    if tunables is None:
+        # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
+        standard = {"num_splits": split_counts}
+        tunables = {p.name: standard.get(p.name, block_sizes) for p in parameters if p.name in specification.tunables}
+    _check_parameters(name, list(parameters), specification, set(tunables))
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    taken = {p.name for p in parameters}
+    return Implementation(
+        name=name,
+        method=method,
+        backend=backend,
+        target=target,
+        options=tuple(option for option in specification.keywords if every or option in taken),
+        tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
+    )
+
+
+def _method(name: str) -> Method:
+    try:
+        return get_method(name)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from None
+
+
+def _wanted(method: Method) -> str:
+    return f"({', '.join(spec.name for spec in method.signature.required)}, *, {', '.join(method.keywords)})"
+
+
+def _check_parameters(name: str, parameters: list[inspect.Parameter], method: Method, tunables: set[str]) -> None:
+    required = [spec.name for spec in method.signature.required]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if not variadic and len(positional) < len(required):
+        given = ", ".join(p.name for p in positional) or "none"
+        raise UsageError(f"{name} takes the positional parameters ({given}), but should take ({', '.join(required)}) as {method.name} does")
+    extra = positional[len(required) :] + [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in extra:
+        known = parameter.name in method.keywords or parameter.name in tunables
+        if not known:
+            allowed = ", ".join([*method.keywords, *method.tunables])
+            raise UsageError(f"{name} has the keyword {parameter.name!r}, which {method.name} does not have; it has {allowed}")
+
+
+def _check(implementation: Implementation) -> None:
+    method = _method(implementation.method)
+    if implementation.backend not in BACKENDS:
+        raise UsageError(f"backend={implementation.backend!r}, but should be one of {', '.join(BACKENDS)}")
+    for dtype in implementation.dtypes:
+        if dtype not in FORMATS:
+            raise UsageError(f"dtype={dtype!r}, but should be one of {', '.join(FORMATS)}")
+    conventions = conventions_of(method)
+    for name, value in implementation.conventions.items():
+        if name not in conventions:
+            raise UsageError(f"convention={name!r}, but should be one of {', '.join(conventions)} [{method.name}]")
+        if value not in conventions[name]:
+            raise UsageError(f"{name}={value!r}, but should be one of {', '.join(conventions[name])} [{method.name}]")
+    for condition in implementation.restrictions:
+        try:
+            check_condition(condition, method.names | {"dtype"})
+        except ConditionError as error:
+            raise UsageError(str(error)) from None
+    if implementation.layout is not None:
+        wanted = method.signature.required[0].dims
+        if sorted(implementation.layout.split()) != sorted(wanted):
+            raise UsageError(f"layout={implementation.layout!r}, but should be an order of the axes {' '.join(wanted)!r}")
+    if implementation.contract is not None and implementation.contract not in CONTRACTS:
+        raise UsageError(f"contract={implementation.contract!r}, but should be one of {', '.join(CONTRACTS)}")
+
+
+def conventions_of(method: Method) -> dict[str, tuple[str, ...]]:
+    """Every convention that an implementation of the method may declare, the default first."""
+    calling = CALLING_CONVENTIONS if any(spec.name == "mask" for spec in method.signature.inputs) else {}
+    return {**method.conventions, **calling}

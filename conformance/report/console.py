@@ -1,0 +1,167 @@
+"""What the command line prints: verdicts, findings, lists and explanations, with colour only on a terminal."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from conformance.certificate import Certificate, replay_line
+from conformance.certify import Watcher
+from conformance.hunt import Hunt
+from conformance.judge import Finding, Judgement
+from conformance.pitfalls import pitfalls_for
+from conformance.registry import Implementation, conventions_of
+from oracle.catalogue import Method
+
+__all__ = ["Display", "show_judgement", "show_list", "show_method"]
+
+COLOURS = {"certified": "bold green", "refuted": "bold red", "inconclusive": "bold yellow", "error": "bold magenta"}
+
+
+def _console(*, to_stderr: bool = False) -> Console:
+    # Lines stay whole when piped, so that a case can be copied and a log searched.
+    return Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+
+
+class Display:
+    """Live counts while hunting, and each certificate as it comes. Use as a context manager."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.out = Console(quiet=True) if quiet else _console()
+        errors = _console(to_stderr=True)
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def watcher(self) -> Watcher:
+        """The callbacks to pass to `conformance.certify.certify`."""
+        return Watcher(self._started, self._hunting, self._finished)
+
+    def __enter__(self) -> Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+        if sum(self._counts.values()) > 1:
+            self.out.print(", ".join(f"[{COLOURS[verdict]}]{count} {verdict}[/]" for verdict, count in self._counts.items()))
+
+    def _started(self, implementation: Implementation, dtype: str) -> None:
+        self._task = self.progress.add_task(f"{escape(implementation.name)} {dtype}", total=None, note="")
+
+    def _hunting(self, hunt: Hunt) -> None:
+        if self._task is not None:
+            note = f"{hunt.stage}, worst {hunt.worst.ratio:.2f}, {len(hunt.adequacy.left)} mistakes left"
+            self.progress.update(self._task, completed=hunt.examples, total=max(hunt.effort.examples, hunt.examples), note=note)
+
+    def _finished(self, certificate: Certificate) -> None:
+        self._counts[certificate.verdict] += 1
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+            self._task = None
+        show_certificate(self.out, certificate)
+
+
+def show_certificate(out: Console, certificate: Certificate) -> None:
+    """A headline, what was declared, and the findings."""
+    verdict = f"[{COLOURS[certificate.verdict]}]{certificate.verdict.upper():12}[/]"
+    implementation, result = certificate.implementation, certificate.result
+    if implementation is None or result is None:
+        out.print(f"{verdict} {escape(certificate.target)}")
+        return
+    where = "" if certificate.device == "cpu" else f" on {certificate.device}"
+    out.print(
+        f"{verdict} {escape(implementation.name)}  {implementation.method} {certificate.dtype}{where}  "
+        f"{result.examples} cases, {result.seconds:.1f} s, worst error/budget {result.worst_ratio:.2f} "
+        f"under contract {result.contract.name}, {len(result.ruled_out)} mistakes ruled out"
+    )
+    for name, value in implementation.conventions.items():
+        out.print(f"  declared   {name}={value}")
+    if implementation.layout:
+        out.print(f"  declared   layout {escape(implementation.layout)}")
+    for condition, reason in implementation.restrictions.items():
+        out.print(f"  only where {escape(condition)}: {escape(reason)}")
+    for tried in certificate.inferred:
+        ratio = float(tried["worst_ratio"])
+        out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")
+    if result.not_ruled_out:
+        out.print(f"  not ruled out  {', '.join(result.not_ruled_out)}")
+    for finding, explained in result.findings:
+        show_finding(out, finding, explained, implementation)
+
+
+def show_finding(out: Console, finding: Finding, explained: list[str], implementation: Implementation) -> None:
+    """What was expected, got and allowed, where, the case, its replay, and what explains it."""
+    out.print(f"  [bold]{finding.kind}[/]  {escape(finding.message)}")
+    if finding.got is not None:
+        ratio = f", error/budget {finding.ratio:.3g}"
+        out.print(
+            f"  expected {finding.expected:.9g}, got {finding.got:.9g}, allowed {finding.budget:.3g}{ratio} at {escape(finding.where)}"
+        )
+    out.print(f"  case       {escape(str(finding.case))}")
+    pitfalls = {pitfall.name: pitfall for pitfall in pitfalls_for(finding.case.method)}
+    for name in explained:
+        known = pitfalls.get(name)
+        out.print(f"  explained by {escape(name)}" + (f": {escape(known.explanation)} ({escape(known.citation)})" if known else ""))
+    if finding.details:
+        last = [line for line in finding.details.strip().splitlines() if line.strip()][-4:]
+        out.print("\n".join(f"  | {escape(line)}" for line in last))
+    out.print(f"  replay     {escape(replay_line(implementation, finding))}")
+
+
+def show_judgement(judgement: Judgement, implementation: Implementation) -> None:
+    """The outcome of a replay."""
+    out = _console()
+    if judgement.finding is None:
+        out.print(f"[{COLOURS['certified']}]PASSES[/]  error/budget {judgement.ratio:.3g}  {escape(str(judgement.case))}")
+    else:
+        out.print(f"[{COLOURS['refuted']}]FAILS[/]  {escape(implementation.name)}")
+        show_finding(out, judgement.finding, [], implementation)
+
+
+def show_list(implementations: list[Implementation], problems: list[tuple[str, str]]) -> None:
+    """Registered implementations by method, and what could not be loaded."""
+    from oracle import METHODS
+
+    out = _console()
+    for name, method in METHODS.items():
+        out.print(f"[bold]{name}[/]  {escape(method.summary)}")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for implementation in implementations:
+            if implementation.method == name:
+                dtypes = ", ".join(implementation.dtypes)
+                table.add_row(implementation.name, implementation.backend, dtypes, escape(implementation.description))
+        if table.row_count:
+            out.print(table)
+    for source, reason in problems:
+        out.print(f"cannot load {escape(source)}: {escape(reason)}")
+
+
+def show_method(method: Method) -> None:
+    """The specification, its signature, options, conventions, source and pitfalls."""
+    out = _console()
+    out.print(f"[bold]{method.name}[/]\n\n{escape(inspect.getdoc(method.spec) or '')}\n")
+    facts: dict[str, Any] = {"shapes": method.signature, "source": method.source}
+    facts |= {f"condition {condition}": words for condition, words in method.where.items()}
+    for name, value in facts.items():
+        out.print(f"[bold]{escape(name)}[/]  {escape(str(value))}")
+    out.print("\n[bold]conventions[/] (the default first)")
+    for name, values in conventions_of(method).items():
+        out.print(f"  {name}: {', '.join(values)}")
+    out.print("\n[bold]known mistakes[/]")
+    for pitfall in pitfalls_for(method.name):
+        out.print(f"  {pitfall.name}: {escape(pitfall.explanation)} ({escape(pitfall.citation)})")
+    out.print("\n[bold]specification[/]\n")
+    out.print(escape(inspect.getsource(method.spec)))

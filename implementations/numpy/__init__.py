@@ -1,0 +1,1 @@
+"""Implementations in NumPy: every dtype of the suite, bfloat16 through `ml_dtypes`."""

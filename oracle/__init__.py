@@ -1,0 +1,18 @@
+"""The oracle: the exact meaning of every attention method, written once in plain NumPy and read in several ways."""
+
+from oracle import dense  # noqa: F401  (declares its methods)
+from oracle.catalogue import METHODS, Method, OptionError, get_method, method
+from oracle.dense import attention, attention_with_lse, merge_attention_states
+from oracle.signature import ShapeError
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "OptionError",
+    "ShapeError",
+    "attention",
+    "attention_with_lse",
+    "get_method",
+    "merge_attention_states",
+    "method",
+]

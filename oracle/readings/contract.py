@@ -1,0 +1,119 @@
+"""Precision contracts: how a correct implementation is allowed to compute.
+
+A contract turns "this kernel accumulates in float32 and stores in bfloat16" into the unit roundoffs that the budget
+reading propagates. The constants of the analysis live here and nowhere else, each with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from oracle.formats import FORMATS, TF32_UNIT_ROUNDOFF, Format
+
+__all__ = ["CONTRACTS", "PrecisionContract", "contract_for"]
+
+# Higham & Mary 2019 (SIAM J. Sci. Comput. 41(5), A2815), theorem 2.4: the rounding errors of n operations amount to at
+# most lambda*sqrt(n)*u, except with a probability of about 2*exp(-lambda**2/2) for each n, when they are independent.
+LAMBDA = 4.0
+
+# A kernel may fold the scale, its square root or log2(e) into an operand of the product before it: at most a rounding of
+# the constant and one of the product for either operand.
+FOLDED_ROUNDINGS = 4
+
+# CUDA's expf and exp2f and the vector libraries of CPUs stay within 2 units in the last place, a unit being two roundoffs.
+EXP_ROUNDOFFS = 4
+
+
+@dataclass(frozen=True)
+class PrecisionContract:
+    """The roundings that an implementation may commit.
+
+    Attributes:
+        name: of the preset.
+        accumulate: format of sums, products, quotients and elementary functions.
+        operand: unit roundoff of an intermediate value that is fed to a second matrix product (the weights P); 0 for none.
+        operand_spacing: half the subnormal spacing of that operand's format.
+        output: format of the result.
+        matmul_input: unit roundoff to which a matrix unit rounds both its operands (TF32); 0 for none.
+    """
+
+    name: str
+    accumulate: Format
+    operand: float
+    operand_spacing: float
+    output: Format
+    matmul_input: float = 0.0
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Unit roundoff of the accumulation."""
+        return self.accumulate.unit_roundoff
+
+    @property
+    def exp_error(self) -> float:
+        """Relative error of an exponential (and of the other elementary functions)."""
+        return EXP_ROUNDOFFS * self.unit_roundoff
+
+    @property
+    def flush(self) -> float:
+        """Absolute error of a result that may be flushed to zero instead of becoming subnormal."""
+        return self.accumulate.smallest_normal
+
+    def roundings(self, count: np.ndarray | float, independent: np.ndarray | bool = True) -> np.ndarray:
+        """Relative error of ``count`` successive roundings.
+
+        Independent roundings grow like lambda*sqrt(count)*u; roundings of equal terms repeat the same error, so only
+        the worst case count*u holds for them (Higham & Mary 2019, section 5, shows such sums).
+        """
+        count = np.asarray(count, dtype=np.float64)
+        worst = count * self.unit_roundoff
+        likely = np.minimum(worst, LAMBDA * np.sqrt(count) * self.unit_roundoff)
+        return np.where(independent, likely, worst)
+
+    def gamma(self, terms: np.ndarray | float, independent: np.ndarray | bool = True) -> np.ndarray:
+        """Error of an inner product or sum of ``terms`` terms, relative to the sum of their magnitudes."""
+        return self.roundings(np.asarray(terms) + FOLDED_ROUNDINGS, independent) + 2 * self.matmul_input
+
+    def storing_in(self, output: Format) -> PrecisionContract:
+        """This contract with its result rounded to ``output`` (a statistic kept in float32 beside a bfloat16 result)."""
+        return replace(self, output=output)
+
+
+def _mixed(
+    name: str, storage: str, *, operand: str | None = None, accumulate: str = "float32", matmul_input: float = 0.0
+) -> PrecisionContract:
+    cast = FORMATS[operand or storage]
+    return PrecisionContract(name, FORMATS[accumulate], cast.unit_roundoff, cast.smallest_subnormal / 2, FORMATS[storage], matmul_input)
+
+
+# From the tightest to the loosest within one storage format.
+CONTRACTS = {
+    contract.name: contract
+    for contract in (
+        _mixed("float64", "float64", accumulate="float64"),
+        _mixed("float32", "float32"),
+        _mixed("tf32", "float32", matmul_input=TF32_UNIT_ROUNDOFF),
+        _mixed("float32-float16-weights", "float32", operand="float16"),
+        _mixed("float32-bfloat16-weights", "float32", operand="bfloat16"),
+        _mixed("float16-float32-weights", "float16", operand="float32"),
+        _mixed("float16", "float16"),
+        _mixed("float16-full", "float16", accumulate="float16"),
+        _mixed("bfloat16-float32-weights", "bfloat16", operand="float32"),
+        _mixed("bfloat16", "bfloat16"),
+        _mixed("bfloat16-full", "bfloat16", accumulate="bfloat16"),
+    )
+}
+
+
+def contract_for(name: str, dtype: str) -> PrecisionContract:
+    """The contract called ``name``, checked to store its result in ``dtype``.
+
+    Raises:
+        ValueError: no such contract, or it stores another dtype.
+    """
+    fitting = [contract.name for contract in CONTRACTS.values() if contract.output.name == dtype]
+    if name not in fitting:
+        raise ValueError(f"contract={name!r}, but should be one of {', '.join(fitting)} [dtype={dtype}]")
+    return CONTRACTS[name]

@@ -1,0 +1,163 @@
+"""The shape-signature language: one line says which arrays a method takes and returns.
+
+    "q: b h l d, k: b g s d, v: b g s e, mask?: bool ~(b h l s), sinks?: h -> out: b h l e, lse: statistic b h l"
+
+* a letter is a dimension; the same letter means the same size everywhere;
+* ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
+* ``~(...)`` means "anything that broadcasts to this shape";
+* a word before the shape is the kind of its elements: ``bool``, ``statistic`` (a float that kernels of 16-bit formats
+  keep in float32) or nothing (a float of the call's dtype);
+* a single unnamed output is called ``out``.
+
+The signature drives validation and its messages, the generation of cases, and the documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
+
+KINDS = ("float", "bool", "statistic")
+
+_ARRAY = re.compile(r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s]*)$")
+
+
+class ShapeError(ValueError):
+    """An argument does not fit the shape signature of the method; the message names it, what it is and what it should be."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a signature.
+
+    Attributes:
+        name: of the argument or output.
+        dims: its dimensions by letter.
+        kind: of its elements, one of `KINDS`.
+        optional: whether it may be left out.
+        broadcast: whether it may have fewer axes, or axes of size 1.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    kind: str = "float"
+    optional: bool = False
+    broadcast: bool = False
+
+    def __str__(self) -> str:
+        shape = " ".join(self.dims)
+        words = [
+            f"{self.name}{'?' * self.optional}:",
+            *([self.kind] if self.kind != "float" else []),
+            f"~({shape})" if self.broadcast else shape,
+        ]
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The arrays that a method takes and returns, in order."""
+
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+
+    @property
+    def required(self) -> tuple[ArraySpec, ...]:
+        """Positional arguments."""
+        return tuple(spec for spec in self.inputs if not spec.optional)
+
+    @property
+    def optional(self) -> tuple[ArraySpec, ...]:
+        """Arrays that are keyword options."""
+        return tuple(spec for spec in self.inputs if spec.optional)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """All dimension letters in order of appearance."""
+        return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.dims))
+
+    def bind(self, shapes: Mapping[str, tuple[int, ...]], call: str) -> dict[str, int]:
+        """Match the shapes of the arguments against the signature.
+
+        Args:
+            shapes: shape of every array that was passed, by name.
+            call: how to describe the call in an error.
+
+        Returns:
+            The size of every dimension.
+
+        Raises:
+            ShapeError: an argument is missing, unknown, has the wrong number of axes or a size that disagrees.
+        """
+        sizes: dict[str, int] = {}
+        owners: dict[str, str] = {}
+        described = ", ".join(f"{name}: {_show(shape)}" for name, shape in shapes.items())
+        context = f"[{call}({described})]"
+        for spec in sorted(self.inputs, key=lambda spec: spec.broadcast):
+            if spec.name not in shapes:
+                if spec.optional:
+                    continue
+                raise ShapeError(f"{spec.name} is missing, but should be an array ({' '.join(spec.dims)}) {context}")
+            shape = tuple(shapes[spec.name])
+            if spec.broadcast:
+                _check_broadcast(spec, shape, sizes, context)
+                continue
+            if len(shape) != len(spec.dims):
+                raise ShapeError(f"{spec.name}.ndim={len(shape)}, but should be {len(spec.dims)} ({' '.join(spec.dims)}) {context}")
+            for axis, (dim, size) in enumerate(zip(spec.dims, shape, strict=True)):
+                if sizes.setdefault(dim, size) != size:
+                    raise ShapeError(f"{spec.name}.shape[{axis}]={size}, but should be {dim}={sizes[dim]} as in {owners[dim]} {context}")
+                owners.setdefault(dim, spec.name)
+        return sizes
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.inputs))} -> {', '.join(map(str, self.outputs))}"
+
+
+def _check_broadcast(spec: ArraySpec, shape: tuple[int, ...], sizes: Mapping[str, int], context: str) -> None:
+    target = tuple(sizes[dim] for dim in spec.dims)
+    fits = len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in zip(shape[::-1], target[::-1], strict=False))
+    if not fits:
+        raise ShapeError(f"{spec.name}.shape={_show(shape)}, but should broadcast to ({' '.join(spec.dims)}) = {_show(target)} {context}")
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _parse_array(text: str, position: int) -> ArraySpec:
+    match = _ARRAY.match(text.strip())
+    if match is None:
+        raise ValueError(f"signature part {text.strip()!r}, but should look like 'name?: kind dims' or 'name: ~(dims)'")
+    shape = match["shape"]
+    return ArraySpec(
+        name=match["name"] or ("out" if position == 0 else f"out{position}"),
+        dims=tuple(shape.strip("~()").split()),
+        kind=match["kind"] or "float",
+        optional=bool(match["optional"]),
+        broadcast=shape.startswith("~"),
+    )
+
+
+def parse_signature(text: str) -> Signature:
+    """Parse the one-line form.
+
+    Raises:
+        ValueError: the text is not a signature; the message shows the offending part.
+    """
+    if text.count("->") != 1:
+        raise ValueError(f"signature {text!r}, but should have exactly one '->'")
+    inputs, outputs = (
+        tuple(_parse_array(part, position) for position, part in enumerate(side.split(",")) if part.strip()) for side in text.split("->")
+    )
+    known = {dim for spec in inputs for dim in spec.dims}
+    for spec in outputs:
+        unknown = [dim for dim in spec.dims if dim not in known]
+        if unknown:
+            raise ValueError(
+                f"output {spec.name} has dimension {unknown[0]!r}, but should only use those of the inputs ({' '.join(sorted(known))})"
+            )
+    return Signature(inputs, outputs)
