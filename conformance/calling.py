@@ -101,7 +101,8 @@ class Caller:
             if spec.name not in arguments:
                 continue
             values, axes = self._permuted(self._as_declared(spec, arguments[spec.name], case), case.axes(spec.name))
-            base, view = lay_out(values, case.arrays[spec.name].layout, broadcast_axis(values.shape, axes))
+            layout = case.arrays[spec.name].layout
+            base, view = lay_out(values, layout, broadcast_axis(layout, values.shape, axes))
             start = aligned(offset)
             offset = start + base.nbytes
             self.arena.reserve(offset)

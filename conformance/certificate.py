@@ -37,7 +37,6 @@ class Certificate:
         result: of the hunt; None where there was none.
         error: the sentence that says why there was none.
         inferred: with ``--contract infer``, the verdict, worst ratio and failing case for every preset that was tried.
-        isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
     """
 
     target: str
@@ -47,7 +46,6 @@ class Certificate:
     result: HuntResult | None = None
     error: str = ""
     inferred: list[dict[str, Any]] = field(default_factory=list)
-    isolates_nan: bool | None = None
 
     @property
     def verdict(self) -> str:
@@ -82,7 +80,7 @@ class Certificate:
             "conventions": dict(implementation.conventions),
             "restrictions": dict(implementation.restrictions),
             "layout": implementation.layout,
-            "isolates_nan": self.isolates_nan,
+            "isolates_nan": result.isolates_nan,
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained) for finding, explained in result.findings],

@@ -104,18 +104,22 @@ def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator
         except UsageError as error:
             yield Certificate(target, error=str(error))
             return
+        if len(loaded) == 1:
+            yield from _certify_loaded(request, target, loaded[0], sandbox, watcher)
+            return
     for implementation in loaded:
-        with request.sandbox() as sandbox:
-            name = target if len(loaded) == 1 else implementation.target
-            try:
-                sandbox.load(name, method=request.method, backend=request.backend)
-                declared = _declared(request, implementation)
-            except UsageError as error:
-                yield Certificate(name, error=str(error))
-                continue
-            for dtype in request.dtypes or declared.dtypes:
-                watcher.started(declared, dtype)
-                yield _hunt(request, name, declared, dtype, sandbox, watcher)
+        yield from _certify_target(request, implementation.target, watcher)
+
+
+def _certify_loaded(request: Request, target: str, implementation: Implementation, sandbox: Sandbox, watcher: Watcher) -> Iterator[Certificate]:
+    try:
+        declared = _declared(request, implementation)
+    except UsageError as error:
+        yield Certificate(target, error=str(error))
+        return
+    for dtype in request.dtypes or declared.dtypes:
+        watcher.started(declared, dtype)
+        yield _hunt(request, target, declared, dtype, sandbox, watcher)
 
 
 def _declared(request: Request, implementation: Implementation) -> Implementation:

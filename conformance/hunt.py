@@ -10,7 +10,7 @@ from random import Random
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
-from conformance.cases.shapes import STAGES, Stage
+from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import random_case
 from conformance.diagnosis import explain
 from conformance.examine import Clock, Examiner
@@ -26,6 +26,12 @@ __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 # Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
 COSTLY = ("hang", "crash", "exit")
 
+# Small cases examined after a finding, to tell its explanations apart.
+EVIDENCE = 40
+
+# Cases with NaN where nothing may read.
+NAN_CASES = 12
+
 Progress = Callable[["Hunt"], None]
 
 
@@ -36,13 +42,15 @@ class Effort:
     Attributes:
         examples: cases of a hunt.
         seconds: limit of a hunt; what it has not done by then decides its verdict.
-        shrink_seconds: limit of shrinking a finding.
+        shrink_steps: cases tried to shrink a finding.
+        shrink_seconds: limit of shrinking where cases are slow.
         seed: of the random choices; the same seed gives the same hunt.
     """
 
     examples: int = 300
     seconds: float = 60.0
-    shrink_seconds: float = 8.0
+    shrink_steps: int = 600
+    shrink_seconds: float = 20.0
     seed: int = 0
 
 
@@ -62,6 +70,8 @@ class HuntResult:
         findings: with explanations, if refuted.
         coverage: how often each option and pair of options was exercised.
         clock: where the time went.
+        seconds_to_finding: from the start to the first failing case.
+        isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
     """
 
     verdict: str
@@ -76,6 +86,7 @@ class HuntResult:
     coverage: Counter[str] = field(default_factory=Counter)
     clock: Clock = field(default_factory=Clock)
     seconds_to_finding: float | None = None
+    isolates_nan: bool | None = None
 
 
 class Hunt:
@@ -89,7 +100,8 @@ class Hunt:
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation)
         self.examples, self.worst = 0, Judgement(Case("", dtype, {}, {}), None)
-        self.stage = STAGES[0].name
+        self.stages = stages(dtype)
+        self.stage = self.stages[0].name
         self.coverage: Counter[str] = Counter()
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
@@ -110,11 +122,14 @@ class Hunt:
             self._progress(self)
         complete = self.examples >= self.effort.examples or (self.examples >= self.effort.examples // 4 and not self.adequacy.left)
         verdict = "certified" if complete and not self.adequacy.left else "inconclusive"
-        return self._result(verdict, time.monotonic() - started)
+        isolates_nan = self._isolates_nan()
+        result = self._result(verdict, time.monotonic() - started)
+        result.isolates_nan = isolates_nan
+        return result
 
     def _cases(self, until: float) -> Iterator[Case]:
         rng = Random(f"{self.effort.seed} {self.implementation.method} {self.dtype}")
-        for stage in STAGES:
+        for stage in self.stages:
             self.stage = stage.name
             yield from self._stage(rng, stage, round(stage.share * self.effort.examples), until)
         # Mistakes that are not ruled out yet get as many cases again.
@@ -122,7 +137,22 @@ class Hunt:
             if not self.adequacy.left or time.monotonic() > until:
                 return
             self.stage = "adequacy"
-            yield random_case(rng, self.implementation, self.dtype, STAGES[1])
+            yield random_case(rng, self.implementation, self.dtype, self.stages[1])
+
+    def _isolates_nan(self) -> bool | None:
+        """Whether NaN in elements that nothing may read stays without effect: a property that a certificate states."""
+        rng, looked_at = Random(self.effort.seed), 0
+        for _ in range(NAN_CASES * 20):
+            case = random_case(rng, self.implementation, self.dtype, self.stages[0])
+            hidden = [name for name, recipe in case.arrays.items() if recipe.garbage]
+            if hidden:
+                arrays = {name: replace(recipe, garbage="nan" if name in hidden else "") for name, recipe in case.arrays.items()}
+                if self.examiner.examine(replace(case, arrays=arrays)).finding is not None:
+                    return False
+                looked_at += 1
+            if looked_at == NAN_CASES:
+                break
+        return True if looked_at else None
 
     def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:
         for _ in range(count):
@@ -154,15 +184,20 @@ class Hunt:
 
         def examine(case: Case) -> Finding | None:
             outcome = self.examiner.examine(case)
-            if outcome.finding is not None and len(failing) < 30:
+            if outcome.finding is not None and len(failing) < 60:
                 failing.append(outcome)
-            elif outcome.finding is None and len(self._passing) < 60:
+            elif outcome.finding is None and len(self._passing) < 90:
                 self._passing.append(outcome)
             return outcome.finding
 
-        seconds = self.effort.shrink_seconds if found.kind not in COSTLY else 2 * self.effort.shrink_seconds
-        small = shrink(found, examine, self._allowed, seconds)
+        steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
+        small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
         shrunk = self.examiner.examine(small.case)
+        if found.kind not in COSTLY:
+            # Shrinking looks at one corner; explanations are told apart by cases from all over.
+            rng = Random(self.effort.seed)
+            for _ in range(EVIDENCE):
+                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]))
         explained = explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract)
         result = self._result("refuted", 0.0)
         result.findings = [(small, explained)]

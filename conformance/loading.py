@@ -75,14 +75,15 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
 
 
 def _registered_as(name: str) -> Registration:
-    # Looking one name up need not import every package: those called like its first part come first.
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name != name.partition(".")[0]):
+    family = name.partition(".")[0]
+    # Looking one name up need not import every package: entry points of the same first word come first.
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name.partition(".")[0] != family):
         if name in registered():
             break
         try:
             entry.load()
         except Exception as error:
-            if entry.name == name.partition(".")[0]:
+            if entry.name.partition(".")[0] == family:
                 raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {type(error).__name__}: {error}") from None
     if name not in registered():
         raise UsageError(f"target={name!r}, but should be a registered name (see 'attest list'), module:function or path/file.py:function")

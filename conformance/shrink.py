@@ -29,21 +29,22 @@ def keeps(original: Finding, candidate: Finding | None) -> bool:
     return candidate.ratio >= min(max(original.ratio / 10, min(original.ratio, 10.0)), CLEAR)
 
 
-def shrink(finding: Finding, examine: Callable[[Case], Finding | None], valid: Callable[[Case], bool], seconds: float) -> Finding:
-    """Simplify the case of a finding until no single step keeps it, or the time is up.
+def shrink(finding: Finding, examine: Callable[[Case], Finding | None], valid: Callable[[Case], bool], steps: int, seconds: float) -> Finding:
+    """Simplify the case of a finding until no single step keeps it, or the limits are reached.
 
     Args:
         finding: to start from.
         examine: the finding of a case, if any.
         valid: whether a case may be tried (the implementation's restrictions).
-        seconds: limit.
+        steps: cases to try at most; what makes the result the same on a slow machine and on a fast one.
+        seconds: limit for cases that are slow in themselves.
     """
     best, until, tried = finding, time.monotonic() + seconds, {str(finding.case)}
     progress = True
     while progress:
         progress = False
         for candidate in simpler(best.case):
-            if time.monotonic() > until:
+            if len(tried) > steps or time.monotonic() > until:
                 return best
             if str(candidate) in tried or not consistent(candidate) or not valid(candidate):
                 continue

@@ -139,15 +139,21 @@ class Case:
         """
         made = {name: self._make(name, recipe) for name, recipe in self.arrays.items()}
         for name, recipe in self.arrays.items():
-            if recipe.layout == "expanded" and (repeated := broadcast_axis(made[name].shape, self.axes(name))) is not None:
+            if (repeated := broadcast_axis(recipe.layout, made[name].shape, self.axes(name))) is not None:
                 made[name] = np.broadcast_to(np.take(made[name], [0], axis=repeated), made[name].shape).copy()
         arguments = {**made, **self.options}
         if any(recipe.garbage for recipe in self.arrays.values()) and self.specification.unread is not None:
             unread = self.specification.unread({**arguments, **(meaning or {})})
             for name, recipe in self.arrays.items():
-                if recipe.garbage and name in unread and recipe.layout != "expanded":
+                if recipe.garbage and name in unread and not recipe.layout.startswith("expanded"):
                     arguments[name] = np.where(unread[name], self._garbage(recipe, name), arguments[name]).astype(made[name].dtype)
         return arguments
+
+    def without_garbage(self) -> Case:
+        """The same call with plain numbers where nothing may read: it has the same answer."""
+        if not any(recipe.garbage for recipe in self.arrays.values()):
+            return self
+        return replace(self, arrays={name: replace(recipe, garbage="") for name, recipe in self.arrays.items()})
 
     def warm_up(self) -> Case:
         """The call that comes first: same shapes, other values, plain layouts, one option more or less."""

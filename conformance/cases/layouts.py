@@ -11,14 +11,16 @@ __all__ = ["LAYOUTS", "broadcast_axis", "lay_out"]
 
 # contiguous: row-major; transposed: the length axis outermost but for the batch, as (b, l, h, d) storage seen as
 # (b, h, l, d); strided: every other element of a larger array, along the length axis; padded: rows with a gap behind
-# them, starting at an offset; swapped: the last two axes exchanged in memory; expanded: stride 0 along the first axis
-# whose elements repeat.
-LAYOUTS = ("contiguous", "transposed", "strided", "padded", "swapped", "expanded")
+# them, starting at an offset; swapped: the last two axes exchanged in memory; expanded: stride 0 along an axis whose
+# elements repeat: the heads, the batch, or the rows.
+LAYOUTS = ("contiguous", "transposed", "strided", "padded", "swapped", "expanded", "expanded_batch", "expanded_rows")
+
+_REPEATED = {"expanded": "gh", "expanded_batch": "b", "expanded_rows": "sl"}
 
 
-def broadcast_axis(shape: tuple[int, ...], axes: tuple[str, ...]) -> int | None:
-    """The axis that ``expanded`` repeats: the heads where there are several, else the batch."""
-    for letter in ("g", "h", "b"):
+def broadcast_axis(layout: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> int | None:
+    """The axis that an expanded layout repeats; None for the other layouts and where there is none of several elements."""
+    for letter in _REPEATED.get(layout, ""):
         if letter in axes and shape[axes.index(letter)] > 1:
             return axes.index(letter)
     return None
@@ -30,12 +32,12 @@ def lay_out(values: np.ndarray, layout: str, repeated: int | None) -> tuple[np.n
     Args:
         values: contiguous array.
         layout: one of `LAYOUTS`.
-        repeated: the axis of ``expanded``, along which all elements are taken to equal the first.
+        repeated: `broadcast_axis`, along which all elements are taken to equal the first.
 
     Returns:
         The base, a contiguous one-dimensional array of the memory, and the view of it that is the argument.
     """
-    if layout == "expanded" and repeated is not None:
+    if repeated is not None:
         kept = np.ascontiguousarray(np.take(values, [0], axis=repeated))
         return kept.reshape(-1), np.broadcast_to(kept, values.shape)
     if layout == "transposed" and values.ndim >= 3:

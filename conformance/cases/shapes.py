@@ -7,53 +7,24 @@ and loop bounds go wrong; when the implementation shows no tunables, common tile
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from oracle.catalogue import Method
 
-__all__ = ["COMMON_TILES", "STAGES", "Choose", "Stage", "dimensions"]
+__all__ = ["COMMON_TILES", "STAGES", "Choose", "Stage", "dimensions", "stages"]
 
 # Picks one of a sequence, the simplest first: a seeded random choice in a hunt, a draw in a Hypothesis strategy.
 Choose = Callable[[Sequence[Any]], Any]
 
 COMMON_TILES = (16, 32, 64, 128, 8, 256)
 SPECIAL_LENGTHS = (
-    1,
-    2,
-    3,
-    5,
-    7,
-    8,
-    15,
-    16,
-    17,
-    31,
-    32,
-    33,
-    47,
-    63,
-    64,
-    65,
-    79,
-    96,
-    97,
-    127,
-    128,
-    129,
-    191,
-    193,
-    255,
-    256,
-    257,
-    511,
-    512,
-    513,
-)
+    1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 79, 96, 97, 127, 128, 129, 191, 193, 255, 256, 257, 511, 512, 513,
+)  # fmt: skip
 LONG_LENGTHS = (700, 1000, 1023, 1024, 1025, 1500, 2047, 2049, 4097)
 WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160, 256)
-GROUPS = (1, 2, 3, 4, 5, 7, 8)
+GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 
 # What a letter of a signature stands for.
 BATCHES, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, KEY_LENGTHS = "b", "g", "h", "l", "s"
@@ -79,9 +50,16 @@ class Stage:
 
 STAGES = (
     Stage("small", 0.30, 20, 20_000),
-    Stage("tiles", 0.55, 300, 120_000),
-    Stage("long", 0.15, 5000, 1_500_000),
+    Stage("tiles", 0.60, 300, 120_000),
+    Stage("long", 0.10, 5000, 600_000),
 )
+
+
+def stages(dtype: str) -> tuple[Stage, ...]:
+    """The stages for a dtype: smaller for float64, whose oracle computes in extended precision, without a BLAS."""
+    if dtype != "float64":
+        return STAGES
+    return tuple(replace(stage, longest=min(stage.longest, 1100), elements=min(stage.elements, 30_000)) for stage in STAGES)
 
 
 def _length(choose: Choose, stage: Stage, tile: int) -> int:
@@ -94,7 +72,7 @@ def _length(choose: Choose, stage: Stage, tile: int) -> int:
     if kind == "special":
         return choose([length for length in SPECIAL_LENGTHS if length <= stage.longest])
     if kind == "long":
-        return choose(LONG_LENGTHS)
+        return choose([length for length in LONG_LENGTHS if length <= stage.longest])
     return choose(range(1, min(stage.longest, 300) if kind == "any" else 9))
 
 
@@ -126,12 +104,14 @@ def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) 
     sizes = {letter: _length(choose, stage, tile) for letter in lengths}
     if len(lengths) < 2:
         return sizes
-    relation = choose(("equal", "free", "free", "decode", "longer"))
+    relation = choose(("equal", "free", "free", "decode", "longer", "free", "equal", "one key"))
     queries, keys = sizes.values()
     if relation == "equal":
         queries = keys
     elif relation == "decode":
         queries = choose((1, 2, 3))
+    elif relation == "one key":
+        queries, keys = choose((1, queries)), 1
     elif relation == "longer":
         queries, keys = sorted((queries, keys))
     if queries * keys > stage.elements:

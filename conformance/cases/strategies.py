@@ -50,7 +50,7 @@ RECIPES = {
     "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
     "bias": ("normal", "rising", "falling", "spike", "zeros", "offset", "negative"),
     "sinks": ("normal", "zeros", "offset", "negative"),
-    "lses": ("normal", "rising", "offset", "negative", "equal", "zeros", "spike"),
+    "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
 }
 GAINS = {
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
@@ -142,11 +142,9 @@ def _array(choose: Choose, spec: ArraySpec) -> ArrayRecipe:
 
 def _broadcast(choose: Choose, spec: ArraySpec) -> tuple[str, ...] | None:
     """Full shape, the last axes only, or some axes replaced by 1."""
-    form = choose(("full", "last two", "ones", "ones", "last"))
-    if form == "full":
-        return None
-    if form in ("last two", "last"):
-        return spec.dims[-2:] if form == "last two" else spec.dims[-1:]
+    kept = choose((len(spec.dims), len(spec.dims), 2, 3, 1, 0, 0))
+    if kept:
+        return spec.dims[-kept:] if kept < len(spec.dims) else None
     return tuple(choose((axis, axis, "1")) if axis in "ls" else choose(("1", axis)) for axis in spec.dims)
 
 
@@ -158,7 +156,7 @@ def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe]
     filled = {
         name: replace(arrays[name], garbage="garbage", gain=1.0 if name == "k" else arrays[name].gain)
         for name in ("k", "v")
-        if arrays[name].layout != "expanded" and choose((True, True, False))
+        if not arrays[name].layout.startswith("expanded") and choose((True, True, False))
     }
     if not filled:
         return arrays

@@ -126,16 +126,23 @@ def subnormal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.standard_normal(shape) * 2.0**-127
 
 
+def empty_parts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal, with -inf for parts that hold no key; in some rows all parts are empty."""
+    hidden = (rng.random(shape) < 0.3) | (rng.random(shape[1:]) < 0.15)
+    return np.where(hidden, -np.inf, rng.standard_normal(shape))
+
+
 FLOAT_RECIPES: dict[str, Maker] = {
     maker.__name__: maker
-    for maker in (normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal)
+    for maker in (normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal, empty_parts)
 }
 
 
 def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], form: Format) -> np.ndarray:
     """An array of a recipe in a format, kept within its range."""
     made = FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape) * gain
-    return np.clip(made, -form.largest, form.largest).astype(form.dtype)
+    kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
+    return kept.astype(form.dtype)
 
 
 def _random_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -100,7 +100,7 @@ class ScaleByWidth(Reference):
     needs = "scale is None and d > 1"
 
     def factor(self) -> float:
-        return 1 / self.width
+        return 1 / int(self.width)
 
 
 class ScaleByValueWidth(Reference):
@@ -110,7 +110,7 @@ class ScaleByValueWidth(Reference):
     needs = "scale is None and d != e and e > 0"
 
     def factor(self) -> float:
-        return 1 / sqrt(self.v.shape[3])
+        return 1 / sqrt(int(self.v.shape[3]))
 
 
 class ScaleByAllHeads(Reference):

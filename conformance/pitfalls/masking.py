@@ -157,7 +157,7 @@ class SentinelAdded(FiniteSentinel):
 
 class SentinelsOverflow(SentinelLowest):
     name = "mask-sentinels-overflow"
-    explanation = "Mask and causality each add the lowest finite number; where both hide a key the sum is -inf, and rows become NaN or uneven."
+    explanation = "Mask and causality each add the lowest finite number; where both hide a key the sum is -inf, and a row may become NaN."
     citation = "transformers#27114"
     needs = "mask is not None and (causal or window is not None) and sinks is None and empty_row == 'zeros'"
 
@@ -196,7 +196,7 @@ class CausalIgnoredWhenWindowed(CausalIgnored):
 class CausalTopLeft(Reference):
     name = "causal-top-left"
     explanation = "Query i stands at key i instead of at i + Lk - Lq: with a cache in front, queries see only its beginning."
-    citation = "flash-attention#282"
+    citation = "pytorch#108108"
     needs = "causal and l != s and causal_alignment == 'bottom-right'"
 
     def positions(self) -> Array:
@@ -299,7 +299,7 @@ class WindowRightLong(WindowMistake):
 class WindowIgnoresLengths(Reference):
     name = "window-ignores-length-difference"
     explanation = "The window, unlike causality, is laid around key i instead of key i + Lk - Lq."
-    citation = "karpathy/nanochat#452"
+    citation = "lablup/mlxcel#413"
     needs = "l != s and causal_alignment == 'bottom-right' and (left is not None or right is not None)"
 
     def within_window(self, offsets: Array) -> Array:
@@ -312,8 +312,8 @@ class EmptyRowNan(Reference):
     citation = "pytorch#103963"
     needs = "empty and sinks is None and empty_row != 'nan'"
 
-    def finished(self, out: Array, lse: Array) -> tuple[Array, Array]:
-        return super().finished(self.filled(out, np.nan), lse)
+    def filler(self) -> Array:
+        return np.nan
 
 
 class EmptyRowMean(Reference):
@@ -322,5 +322,5 @@ class EmptyRowMean(Reference):
     citation = "onnxruntime#28904"
     needs = "empty and s > 0 and sinks is None and empty_row == 'zeros'"
 
-    def finished(self, out: Array, lse: Array) -> tuple[Array, Array]:
-        return super().finished(self.filled(out, self.mean_of_values()), lse)
+    def filler(self) -> Array:
+        return self.mean_of_values()

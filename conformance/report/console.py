@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
@@ -93,6 +92,8 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
         out.print(f"  declared   layout {escape(implementation.layout)}")
     for condition, reason in implementation.restrictions.items():
         out.print(f"  only where {escape(condition)}: {escape(reason)}")
+    if result.isolates_nan is not None and certificate.verdict == "certified":
+        out.print(f"  property   NaN where nothing may read {'has no effect' if result.isolates_nan else 'leaks into the output'}")
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")
@@ -138,13 +139,9 @@ def show_list(implementations: list[Implementation], problems: list[tuple[str, s
     out = _console()
     for name, method in METHODS.items():
         out.print(f"[bold]{name}[/]  {escape(method.summary)}")
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-        for implementation in implementations:
-            if implementation.method == name:
-                dtypes = ", ".join(implementation.dtypes)
-                table.add_row(implementation.name, implementation.backend, dtypes, escape(implementation.description))
-        if table.row_count:
-            out.print(table)
+        own = [implementation for implementation in implementations if implementation.method == name]
+        for implementation in own:
+            out.print(f"  {escape(implementation.name):30} {escape(implementation.description)} ({', '.join(implementation.dtypes)})")
     for source, reason in problems:
         out.print(f"cannot load {escape(source)}: {escape(reason)}")
 

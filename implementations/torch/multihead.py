@@ -9,8 +9,8 @@ registered for 16 bits: neither the logits nor the softmax are float32 there.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import multi_head_attention_forward
 
 from conformance import register
 from implementations.tiling import Window
@@ -38,7 +38,7 @@ def _multi_head(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, need_
             attn_mask = ~attn_mask  # here True means "may not attend"
         attn_mask = attn_mask.reshape(batch * heads, queries, k.shape[2])
     identity = torch.eye(embedding, dtype=q.dtype, device=q.device)
-    out, _ = F.multi_head_attention_forward(
+    out, _ = multi_head_attention_forward(
         _fold_heads(q),
         _fold_heads(k),
         _fold_heads(v),

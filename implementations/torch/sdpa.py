@@ -7,10 +7,10 @@ causality and window go into `attn_mask`, since `is_causal` aligns top-left; tha
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 
 from conformance import register
 from implementations.tiling import Window
@@ -42,7 +42,7 @@ def sdpa(
 ) -> Tensor:
     """`F.scaled_dot_product_attention` with whichever kernel it chooses."""
     attn_mask = attention_mask(q, k, mask, bias, causal, window)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale, enable_gqa=True)
 
 
 @register(
@@ -105,7 +105,7 @@ def sdpa_flash(
 )
 def sdpa_is_causal(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
     """`F.scaled_dot_product_attention` with its own causal mask: query i sees the keys up to i, whatever the lengths."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
 
 
 @register(
@@ -119,4 +119,4 @@ def sdpa_is_causal(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, sca
 def sdpa_causal_lower_right(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
     """`F.scaled_dot_product_attention` with the library's bottom-right mask, which warns of NaN if Lq > Lk; the CPU gives zeros there."""
     attn_mask = causal_lower_right(q.shape[2], k.shape[2]) if causal else None
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale, enable_gqa=True)

@@ -17,7 +17,7 @@ def kernel(q, k, v, *, mask=None, scale=None):
     batch, q_heads, q_len, width = q.shape
     k_len, group = k.shape[2], q_heads // k.shape[1]
     scale = 1.0 / math.sqrt(width) if scale is None else scale
-    if batch == 0:
+    if 0 in (batch, q_len, k_len):
         return np.zeros((batch, q_heads, q_len, v.shape[3]), q.dtype)
     keys = np.repeat(k.astype(np.float32), group, axis=1)
     values = np.repeat(v.astype(np.float32), group, axis=1)

@@ -10,7 +10,9 @@ def kernel(q, k, v, *, causal=False, scale=None):
     kv_heads, k_len = k.shape[1], k.shape[2]
     group = q_heads // kv_heads
     scale = 1.0 / math.sqrt(width) if scale is None else scale
-    scores = np.einsum("bngid,bnjd->bngij", q.astype(np.float32).reshape(batch, kv_heads, group, q_len, width), k.astype(np.float32)) * scale
+    scores = (
+        np.einsum("bngid,bnjd->bngij", q.astype(np.float32).reshape(batch, kv_heads, group, q_len, width), k.astype(np.float32)) * scale
+    )
     if causal:
         scores = np.where(np.arange(k_len) <= np.arange(q_len)[:, None] + k_len - q_len, scores, -np.inf)
     peak = scores.max(-1, keepdims=True, initial=-np.inf)

@@ -21,10 +21,9 @@ def kernel(q, k, v, *, mask=None, bias=None, causal=False, window=None, softcap=
     allowed = (reach >= lower) & (reach <= upper)
     allowed = (allowed if mask is None else allowed & mask).expand(batch, heads, q_len, k_len)
     logits = torch.where(allowed, logits, -torch.inf)
-    if sinks is None:
-        # a column of logit 0 only where the row is empty: it takes the whole weight there, and its value is nothing
-        column = torch.where((logits == -torch.inf).all(dim=-1, keepdim=True), 0.0, -torch.inf).double()
-    else:
-        column = sinks.double()[:, None, None].expand(batch, heads, q_len, 1)
+    column = torch.full((heads,), -torch.inf, dtype=torch.float64) if sinks is None else sinks.double()
+    column = column[:, None, None].expand(batch, heads, q_len, 1)
+    # in an empty row any finite logit will do for the column: it takes the whole weight, and its value is nothing
+    column = column.masked_fill((logits == -torch.inf).all(dim=-1, keepdim=True), 0.0)
     weights = torch.softmax(torch.cat([column, logits], dim=-1), dim=-1)[..., 1:]
     return torch.matmul(weights, values).to(q.dtype)

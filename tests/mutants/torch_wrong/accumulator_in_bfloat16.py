@@ -3,7 +3,7 @@
 import torch
 
 
-def kernel(q, k, v, *, mask=None, causal=False, window=None, scale=None, block_k=32):
+def kernel(q, k, v, *, mask=None, causal=False, window=None, scale=None, block_k=8):
     batch, heads, q_len, width = q.shape
     k_len = k.shape[2]
     group = heads // k.shape[1]

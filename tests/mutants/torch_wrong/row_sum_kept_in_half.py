@@ -3,7 +3,7 @@
 import torch
 
 
-def kernel(q, k, v, *, causal=False, scale=None, block_k=16):
+def kernel(q, k, v, *, causal=False, scale=None, block_k=8):
     batch, heads, q_len, width = q.shape
     kv_heads, k_len, value_width = k.shape[1], k.shape[2], v.shape[3]
     scale = width**-0.5 if scale is None else scale

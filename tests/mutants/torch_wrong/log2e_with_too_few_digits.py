@@ -2,7 +2,7 @@
 
 import torch
 
-LOG2_E = 1.4427
+LOG2_E = 1.442
 
 
 def kernel(q, k, v, *, causal=False, scale=None, block_k=48):

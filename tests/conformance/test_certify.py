@@ -1,0 +1,137 @@
+"""From a kernel to its verdict, through the public function that the command line calls."""
+
+from pathlib import Path
+
+import pytest
+
+from conformance.certificate import document, exit_code
+from conformance.certify import Request, certify
+from conformance.errors import UsageError
+from conformance.hunt import Effort
+from conformance.sandbox import Limits
+
+KERNELS = Path(__file__).with_name("kernels.py")
+QUICK = Effort(examples=150)
+
+
+def verdict_of(name, **request):
+    [certificate] = certify(Request(targets=(f"{KERNELS}:{name}",), **{"effort": QUICK, **request}))
+    return certificate
+
+
+def only_finding(certificate):
+    assert certificate.verdict == "refuted", certificate.error or certificate.result
+    [(finding, explained)] = certificate.result.findings
+    return finding, explained
+
+
+def test_a_right_kernel_is_certified_with_the_mistakes_that_were_ruled_out():
+    certificate = verdict_of("right", effort=Effort(examples=150))
+    assert certificate.verdict == "certified", certificate.result
+    assert 0 < certificate.result.worst_ratio < 1
+    assert {"unstable-softmax", "causal-top-left", "scale-twice"} <= set(certificate.result.ruled_out)
+
+
+def test_tunables_of_a_registered_kernel_are_drawn():
+    certificate = verdict_of("tiled", effort=Effort(examples=150))
+    assert certificate.verdict == "certified", certificate.result
+    assert "block_k=" in certificate.result.worst_case
+
+
+def test_a_kernel_that_follows_another_convention_is_told_which():
+    finding, explained = only_finding(verdict_of("top_left"))
+    assert finding.kind == "wrong-value"
+    assert any("causal_alignment=top-left" in line for line in explained)
+
+
+def test_a_declared_convention_is_judged_as_declared():
+    certificate = verdict_of("top_left", conventions={"causal_alignment": "top-left"}, effort=Effort(examples=150))
+    assert certificate.verdict == "certified", certificate.result.findings
+
+
+def test_a_known_mistake_is_named():
+    _, explained = only_finding(verdict_of("unstable"))
+    assert "unstable-softmax" in explained
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("raises", "exception"),
+        ("segfaults", "crash"),
+        ("exits", "exit"),
+        ("devours_memory", "exception"),
+        ("scales_in_place", "input-changed"),
+        ("returns_a_list", "type"),
+        ("returns_float64", "dtype"),
+        ("drops_an_axis", "shape"),
+        ("never_writes_row_five", "wrong-value"),
+        ("returns_its_input", "aliases-input"),
+        ("reuses_a_buffer", "changed-later"),
+        ("drifts", "unrepeatable"),
+    ],
+)
+def test_misbehaviour_is_a_finding_of_its_kind(kernel, kind):
+    finding, _ = only_finding(verdict_of(kernel))
+    assert finding.kind in (kind, "nan", "wrong-value") if kernel == "drifts" else finding.kind == kind, finding
+
+
+def test_a_hang_ends_as_a_finding():
+    limits = Limits(seconds=0.5, first_seconds=1.0)
+    finding, _ = only_finding(verdict_of("hangs", limits=limits, effort=Effort(examples=40, shrink_seconds=4.0)))
+    assert finding.kind == "hang"
+
+
+def test_the_same_seed_gives_the_same_verdict_and_case():
+    first, second = (only_finding(verdict_of("unstable", effort=Effort(examples=80, seed=5)))[0] for _ in range(2))
+    assert (str(first.case), first.got) == (str(second.case), second.got)
+
+
+def test_a_shrunk_case_stays_far_outside_the_budget():
+    finding, _ = only_finding(verdict_of("top_left"))
+    assert finding.ratio >= 1000
+    assert finding.case.dims["l"] * finding.case.dims["s"] <= 9, finding.case
+
+
+def test_a_finding_of_one_target_leaves_the_results_of_the_others_intact():
+    targets = tuple(f"{KERNELS}:{name}" for name in ("segfaults", "right", "no_such_kernel"))
+    certificates = certify(Request(targets=targets, effort=Effort(examples=150)))
+    assert [certificate.verdict for certificate in certificates] == ["refuted", "certified", "error"]
+    assert exit_code(certificates) == 1
+    assert [entry["verdict"] for entry in document(certificates)["results"]] == ["refuted", "certified", "error"]
+
+
+def test_without_isolation_a_kernel_runs_in_this_process():
+    certificate = verdict_of("right", isolated=False, effort=Effort(examples=150))
+    assert certificate.verdict == "certified", certificate.result
+
+
+def test_inference_reports_the_tightest_contract_that_holds():
+    certificate = verdict_of("right", contract="infer", effort=Effort(examples=150))
+    assert certificate.result.contract.name == "float32"
+    assert certificate.inferred[-1]["verdict"] == "certified"
+
+
+def test_too_few_cases_are_inconclusive_rather_than_certified():
+    certificate = verdict_of("right", effort=Effort(examples=2))
+    assert certificate.verdict == "inconclusive"
+    assert certificate.result.not_ruled_out
+    assert exit_code([certificate]) == 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"dtypes": ("int8",)}, "dtype='int8', but should be one of float64"),
+        ({"contract": "exact"}, "contract='exact', but should be 'infer' or one of"),
+        ({"effort": Effort(examples=0)}, "max-examples=0, but should be greater than 0"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_a_usage_error(request_, message):
+    with pytest.raises(UsageError, match=message):
+        certify(Request(targets=("numpy.standard",), **request_))
+
+
+def test_nothing_to_certify_is_an_error():
+    with pytest.raises(UsageError, match="no implementation fits"):
+        exit_code([])
