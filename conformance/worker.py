@@ -140,8 +140,10 @@ class Worker:
         """Call the implementation on each set of arguments in turn; report on all, store the results of those asked for."""
         assert self.registration is not None, "load comes first"
         self.arena.reserve(request["size"])
-        start = self.arena.memory.ctypes.data
-        self._inputs = range(start, start + self.arena.size)
+        # Storing an output may map the arena anew. The map with the arguments is held until the end, else a fresh output
+        # could come to lie at its addresses and look like an alias.
+        memory = self.arena.memory
+        self._inputs = range(memory.ctypes.data, memory.ctypes.data + memory.size)
         offset = aligned(request["size"])
         reports: list[dict[str, Any]] = []
         held: list[tuple[Any, list[np.ndarray | None]]] = []
@@ -160,6 +162,7 @@ class Worker:
             held.append((result, plain))
         for report, (result, before) in zip(reports, held, strict=False):
             report["changed_later"] = self._changed(result, before)
+        del memory
         return {"reports": reports}
 
     def _report(self, result: Any, offset: int, wanted: list[str]) -> tuple[dict[str, Any], list[np.ndarray | None], int]:

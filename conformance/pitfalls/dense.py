@@ -133,6 +133,7 @@ class Reference(Steps):
             "mask_b": _axis(self.mask, 4), "mask_h": _axis(self.mask, 3), "bias_b": _axis(self.bias, 4), "bias_h": _axis(self.bias, 3),
             "hidden": self.mask is not None or not self.band.all(),
             "empty": self.mask is not None or not self.band.any(axis=-1).all(),
+            "moved": not np.array_equal(self.band, self.within_band()),
             "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
         }  # fmt: skip
 
@@ -192,8 +193,8 @@ class Reference(Steps):
 
     @cached_property
     def band(self) -> Array:
-        """What the true causality and window leave, (Lq, Lk)."""
-        return Reference.within_band(self)
+        """What causality and window leave, without any mistake, (Lq, Lk)."""
+        return Reference(self.arguments, self.setting).within_band()
 
     def positions(self) -> Array:
         """Where each query stands among the keys, (Lq, 1)."""

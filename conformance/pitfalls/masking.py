@@ -109,7 +109,7 @@ class MaskThenNormalise(Reference):
 class FiniteSentinel(Reference):
     """Logits of hidden keys are a finite number: a row without keys averages what it should not see."""
 
-    needs = "empty and sinks is None and empty_row == 'zeros'"
+    needs = "empty and s > 0 and sinks is None and empty_row == 'zeros'"
 
     def sentinel(self) -> float:
         """The number."""
@@ -173,7 +173,7 @@ class CausalIgnored(Reference):
     name = "causal-ignored"
     explanation = "The option `causal` has no effect."
     citation = "TransformerEngine#1524"
-    needs = "causal and l > 1"
+    needs = "moved"
 
     def within_causal(self, offsets: Array) -> Array:
         return True
@@ -183,21 +183,21 @@ class CausalIgnoredWithoutMask(CausalIgnored):
     name = "causal-ignored-without-mask"
     explanation = "Causality is folded into the mask, and skipped when there is none."
     citation = "xformers#103"
-    needs = "causal and mask is None and l > 1"
+    needs = "moved and mask is None"
 
 
 class CausalIgnoredWhenWindowed(CausalIgnored):
     name = "causal-ignored-when-windowed"
     explanation = "With a window, only the window is applied, and keys ahead become visible."
     citation = "tt-metal#51223"
-    needs = "causal and window is not None and (right is None or right > 0) and l > 1"
+    needs = "moved and window is not None"
 
 
 class CausalTopLeft(Reference):
     name = "causal-top-left"
     explanation = "Query i stands at key i instead of at i + Lk - Lq: with a cache in front, queries see only its beginning."
     citation = "pytorch#108108"
-    needs = "causal and l != s and causal_alignment == 'bottom-right'"
+    needs = "moved and causal"
 
     def positions(self) -> Array:
         return np.arange(self.queries)[:, None]
@@ -207,7 +207,7 @@ class CausalOffByOne(Reference):
     name = "causal-off-by-one"
     explanation = "The comparison is strict: a query does not see the key at its own position."
     citation = "Vaswani et al. 2017, section 3.2.3, arXiv:1706.03762"
-    needs = "causal"
+    needs = "moved and causal"
 
     def within_causal(self, offsets: Array) -> Array:
         return offsets < 0
@@ -217,7 +217,7 @@ class CausalSeesOneAhead(Reference):
     name = "causal-sees-one-ahead"
     explanation = "A query sees one key beyond its own position."
     citation = "Vaswani et al. 2017, section 3.2.3, arXiv:1706.03762"
-    needs = "causal and (right is None or right > 0) and l > 1"
+    needs = "moved and causal"
 
     def within_causal(self, offsets: Array) -> Array:
         return offsets <= 1
@@ -226,6 +226,7 @@ class CausalSeesOneAhead(Reference):
 class WindowMistake(Reference):
     """A window with other bounds."""
 
+    needs = "moved"
     left_error: ClassVar[int] = 0
     right_error: ClassVar[int] = 0
 
@@ -238,7 +239,6 @@ class WindowIgnored(WindowMistake):
     name = "window-ignored"
     explanation = "The option `window` has no effect."
     citation = "jax#32300"
-    needs = "left is not None or (right is not None and not causal and l > 1)"
 
     def bounds(self) -> tuple[int | None, int | None]:
         return None, None
@@ -246,9 +246,9 @@ class WindowIgnored(WindowMistake):
 
 class WindowRightIgnored(WindowMistake):
     name = "window-right-bound-ignored"
-    explanation = "Only the left bound of the window is applied: a query sees every key ahead."
+    explanation = "Of a window with two bounds only the left one is applied: a query sees every key ahead."
     citation = "jax#39576"
-    needs = "right is not None and not causal and l > 1"
+    needs = "moved and left is not None"
 
     def bounds(self) -> tuple[int | None, int | None]:
         return super().bounds()[0], None
@@ -258,7 +258,7 @@ class WindowSymmetric(WindowMistake):
     name = "window-symmetric"
     explanation = "The left bound of the window is used on both sides."
     citation = "LightLLM#1311"
-    needs = "left is not None and left != right and not causal and l > 1"
+    needs = "moved and left is not None"
 
     def bounds(self) -> tuple[int | None, int | None]:
         return super().bounds()[0], super().bounds()[0]
@@ -268,7 +268,6 @@ class WindowLeftShort(WindowMistake):
     name = "window-left-off-by-one"
     explanation = "The left bound of the window is exclusive: the oldest key of the window is missing."
     citation = "tokenspeed#578"
-    needs = "left is not None and window_bounds == 'inclusive'"
     left_error = -1
 
 
@@ -276,7 +275,6 @@ class WindowLeftLong(WindowMistake):
     name = "window-left-one-too-many"
     explanation = "The window reaches one key too far to the left."
     citation = "zml#763"
-    needs = "left is not None"
     left_error = 1
 
 
@@ -284,7 +282,6 @@ class WindowRightShort(WindowMistake):
     name = "window-right-off-by-one"
     explanation = "The right bound of the window is exclusive: its last key is missing."
     citation = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
-    needs = "right is not None and window_bounds == 'inclusive' and (right == 0 or (not causal and l > 1))"
     right_error = -1
 
 
@@ -292,18 +289,16 @@ class WindowRightLong(WindowMistake):
     name = "window-right-one-too-many"
     explanation = "The window reaches one key too far to the right."
     citation = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
-    needs = "right is not None and not causal and l > 1"
     right_error = 1
 
 
-class WindowIgnoresLengths(Reference):
+class WindowIgnoresLengths(WindowMistake):
     name = "window-ignores-length-difference"
     explanation = "The window, unlike causality, is laid around key i instead of key i + Lk - Lq."
     citation = "lablup/mlxcel#413"
-    needs = "l != s and causal_alignment == 'bottom-right' and (left is not None or right is not None)"
 
     def within_window(self, offsets: Array) -> Array:
-        return super().within_window(offsets + self.keys - self.queries)
+        return super().within_window(offsets + self.positions() - np.arange(self.queries)[:, None])
 
 
 class EmptyRowNan(Reference):

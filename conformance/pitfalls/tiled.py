@@ -237,7 +237,7 @@ class SkippedByTopLeft(Tiled):
     name = "tile-skipped-by-top-left-causality"
     explanation = "Tiles of keys beyond the last query's index are skipped as if Lq == Lk, although the keys inside are masked rightly."
     citation = "flash-attention#282"
-    needs = "causal and s > l and s > tile and causal_alignment == 'bottom-right'"
+    needs = "moved and causal"
 
     def within_band(self) -> Array:
         return super().within_band() & (self.first_keys() <= self.last_queries())
@@ -247,7 +247,7 @@ class CausalRangeShort(Tiled):
     name = "causal-tile-range-one-short"
     explanation = "The tiles up to the diagonal are counted one key short: a tile that begins at the last query's own key is skipped."
     citation = "Dao 2023, section 3.1.1, arXiv:2307.08691"
-    needs = "causal"
+    needs = "moved and causal"
 
     def within_band(self) -> Array:
         return super().within_band() & (self.first_keys() < self.last_positions())
@@ -257,7 +257,7 @@ class DiagonalTileFull(Tiled):
     name = "diagonal-tile-taken-as-full"
     explanation = "A tile that the last query of its tile may read wholly is taken as full: the queries above see keys ahead of them."
     citation = "flash-attention#436"
-    needs = "causal and l > 1 and query_tile > 1 and (right is None or right > 0)"
+    needs = "moved"
 
     def within_causal(self, offsets: Array) -> Array:
         return super().within_causal(offsets) | (self.last_keys() <= self.last_positions())
@@ -290,7 +290,7 @@ class WindowFromLastRow(Tiled):
     name = "window-tiles-start-at-last-row"
     explanation = "The first tile inside the window is found for the last query of a tile; queries above lose the keys before it."
     citation = "tt-metal#30362"
-    needs = "left is not None and l > 1 and query_tile > 1 and s > tile"
+    needs = "moved and left is not None"
 
     def within_window(self, offsets: Array) -> Array:
         return super().within_window(offsets) & (self.last_keys() >= self.last_positions() - (self.left or 0))
@@ -300,7 +300,7 @@ class WindowBoundaryTileDropped(Tiled):
     name = "window-boundary-tile-dropped"
     explanation = "The length of the window in tiles is rounded down: the tile that it covers in part is not read."
     citation = "vllm-gaudi#1395"
-    needs = "left is not None and s > tile and tile > 1"
+    needs = "moved and left is not None"
 
     def within_window(self, offsets: Array) -> Array:
         return super().within_window(offsets) & (self.first_keys() >= self.first_positions() - (self.left or 0))
