@@ -62,11 +62,22 @@ class Response:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _Placed:
+    """An argument laid out in memory: its contiguous base, and the view of it."""
+
     name: str
     base: np.ndarray
-    view: ArrayView
-    start: int
+    view: np.ndarray
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """The base as bytes."""
+        return self.base.view(np.uint8)
+
+    def at(self, start: int) -> ArrayView:
+        """The view, when the base lies at an offset of the arena."""
+        inner = self.view.__array_interface__["data"][0] - self.base.__array_interface__["data"][0] if self.view.size else 0
+        return ArrayView(self.name, self.view.dtype.name, self.view.shape, self.view.strides, start + inner)
 
 
 class Caller:
@@ -74,43 +85,69 @@ class Caller:
 
     def __init__(self, implementation: Implementation, arena: Arena) -> None:
         self.implementation, self.arena = implementation, arena
-        self._stored: list[list[_Stored]] = []
+        self._placed: list[_Placed] = []
+        self._starts: dict[str, int] = {}
 
-    def request(self, cases: list[tuple[Case, dict[str, Any]]]) -> dict[str, Any]:
-        """The request that calls the implementation on each case, with its arguments, in turn."""
-        self._stored, calls, offset = [], [], 0
-        for case, arguments in cases:
-            stored, offset = self._store(case, arguments, offset)
-            self._stored.append(stored)
-            method = case.specification
-            calls.append({
-                "arrays": [array.view.to_json() for array in stored],
-                "positional": [spec.name for spec in method.signature.required],
-                "options": {**case.options, **case.tunables},
-                "outputs": [spec.name for spec in method.signature.outputs],
-            })  # fmt: skip
-        return {"do": "call", "size": offset, "calls": calls}
+    def request(self, case: Case, arguments: dict[str, Any], warm_up: tuple[Case, dict[str, Any]] | None) -> dict[str, Any]:
+        """The request that calls the implementation twice on a case, after another call where there is one.
 
-    def responses(self, reply: dict[str, Any], case: Case) -> list[Response]:
-        """Decode the answer to the last request."""
-        return [self._response(report, stored, case) for report, stored in zip(reply["reports"], self._stored, strict=False)]
-
-    def _store(self, case: Case, arguments: dict[str, Any], offset: int) -> tuple[list[_Stored], int]:
-        stored = []
-        for spec in case.specification.signature.inputs:
-            if spec.name not in arguments:
-                continue
-            values, axes = self._permuted(self._as_declared(spec, arguments[spec.name], case), case.axes(spec.name))
-            layout = case.arrays[spec.name].layout
-            base, view = lay_out(values, layout, broadcast_axis(layout, values.shape, axes))
-            start = aligned(offset)
-            offset = start + base.nbytes
+        The warm-up's arguments lie at the same addresses, so that an implementation that remembers addresses shows it.
+        """
+        self._placed = self._place(case, arguments)
+        before = self._place(*warm_up) if warm_up else []
+        self._starts, offset = {}, 0
+        for array in sorted([*self._placed, *before], key=lambda array: -array.base.nbytes):
+            if array.name not in self._starts:
+                self._starts[array.name] = aligned(offset)
+                offset = self._starts[array.name] + array.base.nbytes
+        if warm_up is None:
             self.arena.reserve(offset)
-            self.arena.memory[start:offset] = base.view(np.uint8)
-            inner = view.__array_interface__["data"][0] - base.__array_interface__["data"][0] if view.size else 0
-            where = ArrayView(spec.name, view.dtype.name, view.shape, view.strides, start + inner)
-            stored.append(_Stored(spec.name, base, where, start))
-        return stored, offset
+            for array in self._placed:
+                self._write(array, self._starts[array.name])
+            calls = [self._call(case, self._placed, [])]
+        else:
+            calls = []
+            for own, arrays in ((warm_up[0], before), (case, self._placed)):
+                copies = []
+                for array in arrays:
+                    staged = aligned(offset)
+                    offset = staged + array.base.nbytes
+                    self.arena.reserve(offset)
+                    self._write(array, staged)
+                    copies.append([staged, self._starts[array.name], array.base.nbytes])
+                calls.append(self._call(own, arrays, copies))
+        return {"do": "call", "size": offset, "calls": [*calls, self._call(case, self._placed, [])]}
+
+    def _write(self, array: _Placed, start: int) -> None:
+        self.arena.memory[start : start + array.base.nbytes] = array.bytes
+
+    def _call(self, case: Case, arrays: list[_Placed], copies: list[list[int]]) -> dict[str, Any]:
+        signature = case.specification.signature
+        return {
+            "copies": copies,
+            "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
+            "positional": [spec.name for spec in signature.required],
+            "options": {**case.options, **case.tunables},
+            "outputs": [spec.name for spec in signature.outputs],
+        }
+
+    def responses(self, reply: dict[str, Any]) -> list[Response]:
+        """Decode the answer to the last request."""
+        changed = tuple(array.name for array in self._placed if not np.array_equal(self._read(array), array.bytes))
+        return [self._response(report, changed) for report in reply["reports"]]
+
+    def _read(self, array: _Placed) -> np.ndarray:
+        start = self._starts[array.name]
+        return self.arena.memory[start : start + array.base.nbytes]
+
+    def _place(self, case: Case, arguments: dict[str, Any]) -> list[_Placed]:
+        placed = []
+        for spec in case.specification.signature.inputs:
+            if spec.name in arguments:
+                values, axes = self._permuted(self._as_declared(spec, arguments[spec.name], case), case.axes(spec.name))
+                layout = case.arrays[spec.name].layout
+                placed.append(_Placed(spec.name, *lay_out(values, layout, broadcast_axis(layout, values.shape, axes))))
+        return placed
 
     def _as_declared(self, spec: ArraySpec, values: np.ndarray, case: Case) -> np.ndarray:
         conventions = self.implementation.conventions
@@ -137,11 +174,7 @@ class Caller:
             return values, axes
         return np.ascontiguousarray(values.transpose(order)), tuple(axes[index] for index in order)
 
-    def _response(self, report: dict[str, Any], stored: list[_Stored], case: Case) -> Response:
-        changed = tuple(
-            array.name for array in stored
-            if not np.array_equal(self.arena.memory[array.start : array.start + array.base.nbytes], array.base.view(np.uint8))
-        )  # fmt: skip
+    def _response(self, report: dict[str, Any], changed: tuple[str, ...]) -> Response:
         if "exception" in report:
             return Response(exception=f"{report['exception']}: {report['message']}", traceback=report["traceback"], inputs_changed=changed)
         return Response(

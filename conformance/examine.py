@@ -63,11 +63,8 @@ class Examiner:
         started = time.perf_counter()
         meaning = self.implementation.meaning
         arguments = case.arguments(meaning)
-        calls = [(case, arguments)] * 2
-        if case.warm:
-            warm_up = case.warm_up()
-            calls = [(warm_up, warm_up.arguments(meaning)), *calls]
-        request = self.caller.request(calls)
+        warm_up = case.warm_up() if case.warm else None
+        request = self.caller.request(case, arguments, warm_up and (warm_up, warm_up.arguments(meaning)))
         made = time.perf_counter()
         try:
             self.sandbox.send(request)
@@ -78,7 +75,7 @@ class Examiner:
         except WorkerDied as death:
             return Judgement(case, Finding(death.kind, case, str(death)))
         answered = time.perf_counter()
-        responses = self.caller.responses(reply, case)
+        responses = self.caller.responses(reply)
         judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
         ended = time.perf_counter()
         self.clock.making += made - started

@@ -45,6 +45,7 @@ class Effort:
         shrink_steps: cases tried to shrink a finding.
         shrink_seconds: limit of shrinking where cases are slow.
         seed: of the random choices; the same seed gives the same hunt.
+        diagnose: whether a finding is shrunk and explained.
     """
 
     examples: int = 300
@@ -52,6 +53,7 @@ class Effort:
     shrink_steps: int = 600
     shrink_seconds: float = 20.0
     seed: int = 0
+    diagnose: bool = True
 
 
 @dataclass
@@ -180,6 +182,10 @@ class Hunt:
     def _refuted(self, judgement: Judgement) -> HuntResult:
         found = judgement.finding
         assert found is not None, "only a finding refutes"
+        if not self.effort.diagnose:
+            result = self._result("refuted", 0.0)
+            result.findings = [(found, [])]
+            return result
         failing: list[Judgement] = []
 
         def examine(case: Case) -> Finding | None:

@@ -148,6 +148,8 @@ class Worker:
         reports: list[dict[str, Any]] = []
         held: list[tuple[Any, list[np.ndarray | None]]] = []
         for call in request["calls"]:
+            for source, start, size in call["copies"]:
+                memory[start : start + size] = memory[source : source + size]
             arguments = {view["name"]: self.arrays.take(self.arena.view(ArrayView.from_json(view))) for view in call["arrays"]}
             options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
             positional = [arguments.pop(name) for name in call["positional"]]

@@ -50,8 +50,8 @@ class Stage:
 
 STAGES = (
     Stage("small", 0.30, 20, 20_000),
-    Stage("tiles", 0.60, 300, 120_000),
-    Stage("long", 0.10, 5000, 600_000),
+    Stage("tiles", 0.60, 300, 70_000),
+    Stage("long", 0.10, 5000, 300_000),
 )
 
 
@@ -65,7 +65,8 @@ def stages(dtype: str) -> tuple[Stage, ...]:
 def _length(choose: Choose, stage: Stage, tile: int) -> int:
     if stage.longest <= 20:
         return choose((*range(13), 15, 16, 17))
-    kind = choose(("edge", "special", "any", "small", "edge", "long" if stage.name == "long" else "edge"))
+    kinds = ("edge", "special", "any", "small", "edge")
+    kind = choose((*kinds, "edge") if stage.longest <= 300 else (*kinds, "long", "long", "long", "long"))
     if kind == "edge":
         most = max(1, min(4, stage.longest // tile))
         return min(max(tile * choose(range(1, most + 1)) + choose((0, 1, -1)), 0), stage.longest)
@@ -90,6 +91,12 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     if BATCHES in letters:
         room //= sizes.get(QUERY_HEADS, 1)
         sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2) if batch <= max(room, 1)] + [0] * small)
+    # A mask of lower rank shows which axes an implementation takes it for only where two of them have one size.
+    same = choose((None,) * 6 + ("l", "h"))
+    if sizes.get(BATCHES, 0) > 1 and same == "l" and QUERY_LENGTHS in sizes and small:
+        sizes[QUERY_LENGTHS] = sizes[BATCHES]
+    elif sizes.get(BATCHES, 0) > 1 and same == "h" and KV_HEADS in sizes:
+        sizes[QUERY_HEADS] = sizes[KV_HEADS] = sizes[BATCHES]
     widths = [width for width in WIDTHS if not small or width <= 33]
     for letter in letters:
         if letter not in sizes:
@@ -104,12 +111,12 @@ def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) 
     sizes = {letter: _length(choose, stage, tile) for letter in lengths}
     if len(lengths) < 2:
         return sizes
-    relation = choose(("equal", "free", "free", "decode", "longer", "free", "equal", "one key"))
+    relation = choose(("equal", "free", "decode", "free", "longer", "free", "equal", "decode", "one key"))
     queries, keys = sizes.values()
     if relation == "equal":
         queries = keys
     elif relation == "decode":
-        queries = choose((1, 2, 3))
+        queries = choose((1, 1, 1, 2, 3))
     elif relation == "one key":
         queries, keys = choose((1, queries)), 1
     elif relation == "longer":

@@ -56,11 +56,11 @@ GAINS = {
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
     "k": (1.0, 1.0, 1.0, 1.0, 3.0),
     "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
-    "bias": (1.0, 1.0, 8.0, 50.0),
+    "bias": (1.0, 1.0, 1.0, 8.0, 50.0, 4000.0, 20000.0),
     "sinks": (1.0, 4.0, 20.0),
     "lses": (1.0, 10.0, 100.0),
 }
-MASKS = ("random", "padding_right", "empty_rows", "blocks", "late", "padding_left", "single_key", "checkerboard", "full", "empty")
+MASKS = ("random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key", "checkerboard", "full", "empty")
 
 
 @st.composite
@@ -92,8 +92,12 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     arrays = {
         spec.name: _array(choose, spec)
         for spec in method.signature.inputs
-        if not spec.optional or (spec.name in implementation.options and choose((False, False, True)))
+        if not spec.optional or (spec.name in implementation.options and choose((False, True) if spec.kind == "bool" else (False, False, True)))
     }
+    if {"q", "k"} <= set(arrays) and choose((False,) * 24 + (True,)):
+        # All logits far below any sentinel that stands for minus infinity.
+        arrays["q"] = replace(arrays["q"], recipe="offset", gain=choose((30.0, 100.0, 400.0)))
+        arrays["k"] = replace(arrays["k"], recipe="negative", gain=3.0)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True)))
     return case if all(holds(condition, case.facts()) for condition in implementation.restrictions) else None
@@ -120,7 +124,7 @@ def _tunable(tunable: Tunable, tile: int, small: bool) -> tuple[int, ...]:
 def _option(choose: Choose, kind: str, dims: dict[str, int], tile: int) -> Any:
     if kind == "flag":
         return choose((None, True))
-    if not choose((False, False, True)):
+    if not choose((False, False, True) if kind != "window" else (False, True)):
         return None
     if kind == "window":
         reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, choose(range(max(dims.get("s", 8), 1) + 1)))

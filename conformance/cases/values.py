@@ -163,7 +163,9 @@ def _empty_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _padding_right(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    visible = rng.integers(0, shape[-1] + 1, (*shape[:-2], *([1] if len(shape) > 1 else []), 1)) if shape else np.ones(1)
+    rows = (*shape[:-2], *([1] if len(shape) > 1 else []), 1)
+    # Some sequences fill the whole length: an implementation may look at one of them only.
+    visible = np.where(rng.random(rows) < 0.35, shape[-1], rng.integers(0, shape[-1] + 1, rows))
     return np.broadcast_to(np.arange(shape[-1]) < visible, shape).copy()
 
 
@@ -189,6 +191,13 @@ def _blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(queries[:, None] == keys[None, :], shape).copy()
 
 
+def _first_full(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The first sequence hides nothing, the others do: an implementation may decide by the first for all."""
+    mask = _padding_right(rng, shape) if len(shape) > 1 else _full(rng, shape)
+    mask[:1] = True
+    return mask
+
+
 def _late(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Only the last keys are visible: the first tiles are empty."""
     visible = int(rng.integers(1, 4))
@@ -198,6 +207,8 @@ def _late(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 MASK_RECIPES: dict[str, Maker] = {
     "random": _random_mask, "full": _full, "empty": _empty, "empty_rows": _empty_rows, "padding_right": _padding_right,
     "padding_left": _padding_left, "single_key": _single_key, "checkerboard": _checkerboard, "blocks": _blocks, "late": _late,
+    "first_full": _first_full,
+    "first_full": _first_full,
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class MaximumStartsAtZero(Reference):
     name = "maximum-starts-at-zero"
     explanation = "The maximum starts at 0 instead of -inf: rows whose logits are all very negative underflow."
     citation = "Milakov and Gimelshein 2018, algorithm 3, arXiv:1805.02867"
+    occasional = True
 
     def maximum(self, scores: Array, sink: Array) -> Array:
         return np.maximum(super().maximum(scores, sink), 0.0)

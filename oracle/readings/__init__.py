@@ -44,9 +44,7 @@ def budget(method: Method, arguments: Mapping[str, Any], contract: PrecisionCont
     wide = np.longdouble if contract.accumulate.name == "float64" else np.float64
     with np.errstate(over="ignore"):
         outputs = _evaluate(method, arguments, lambda array: Bounded.exact(np.asarray(array).astype(wide), contract))
-    return tuple(
-        output if isinstance(output, Bounded) else Bounded(np.asarray(output), np.zeros(()), contract) for output in outputs
-    )
+    return tuple(output if isinstance(output, Bounded) else Bounded(np.asarray(output), np.zeros(()), contract) for output in outputs)
 
 
 def expected(bounded: Bounded, output: Format | str) -> Expected:

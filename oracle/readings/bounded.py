@@ -53,6 +53,8 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
     def exact(cls, value: np.ndarray, contract: PrecisionContract) -> Bounded:
         """An input: exact, but for subnormals, which a machine may flush to zero on reading."""
         magnitude = np.abs(value)
+        if magnitude.min(initial=np.inf) >= contract.flush:
+            return cls(value, np.zeros(()), contract)
         subnormal = (magnitude < contract.flush) & (magnitude > 0)
         return cls(value, np.where(subnormal, magnitude, 0.0) if subnormal.any() else np.zeros(()), contract)
 

@@ -16,6 +16,8 @@ __all__ = ["CONTRACTS", "PrecisionContract", "contract_for"]
 
 # Higham & Mary 2019 (SIAM J. Sci. Comput. 41(5), A2815), theorem 2.4: the rounding errors of n operations amount to at
 # most lambda*sqrt(n)*u, except with a probability of about 2*exp(-lambda**2/2) for each n, when they are independent.
+# When they are not, n*u holds for sums and inner products to nearest without any second-order term, however large n is
+# (Jeannerod & Rump 2013, SIAM J. Matrix Anal. Appl. 34(2), 338).
 LAMBDA = 4.0
 
 # A kernel may fold the scale, its square root or log2(e) into an operand of the product before it: at most a rounding of
@@ -33,10 +35,11 @@ class PrecisionContract:
     Attributes:
         name: of the preset.
         accumulate: format of sums, products, quotients and elementary functions.
-        operand: unit roundoff of an intermediate value that is fed to a second matrix product (the weights P); 0 for none.
-        operand_spacing: half the subnormal spacing of that operand's format.
+        operand: unit roundoff of the narrower format to which an intermediate value may be rounded when it is fed to a
+            second matrix product (the weights P); 0 where that is no narrower than the accumulation.
+        operand_spacing: half the subnormal spacing of that format; 0 for none.
         output: format of the result.
-        matmul_input: unit roundoff to which a matrix unit rounds both its operands (TF32); 0 for none.
+        matmul_input: unit roundoff of the format in which a matrix unit reads both its operands (TF32); 0 for none.
     """
 
     name: str
@@ -58,23 +61,34 @@ class PrecisionContract:
 
     @property
     def flush(self) -> float:
-        """Absolute error of a result that may be flushed to zero instead of becoming subnormal."""
-        return self.accumulate.smallest_normal
+        """Absolute error of a result that may be flushed to zero instead of becoming subnormal.
 
-    def roundings(self, count: np.ndarray | float, independent: np.ndarray | bool = True) -> np.ndarray:
-        """Relative error of ``count`` successive roundings.
+        Float16 arithmetic keeps its subnormals: they are normal numbers of the float32 in which machines without it work.
+        """
+        return self.accumulate.smallest_subnormal if self.accumulate.name == "float16" else self.accumulate.smallest_normal
 
-        Independent roundings grow like lambda*sqrt(count)*u; roundings of equal terms repeat the same error, so only
-        the worst case count*u holds for them (Higham & Mary 2019, section 5, shows such sums).
+    def roundings(self, count: np.ndarray | float, alike: np.ndarray | float = 0.0) -> np.ndarray:
+        """Relative error of ``count`` successive roundings, of which ``alike`` may all err in the same direction.
+
+        Independent roundings grow like lambda*sqrt(count)*u. Those of terms that look alike to the machine repeat the
+        same error, so for them only the worst case u for each holds (Higham & Mary 2019, section 5, shows such sums).
         """
         count = np.asarray(count, dtype=np.float64)
-        worst = count * self.unit_roundoff
-        likely = np.minimum(worst, LAMBDA * np.sqrt(count) * self.unit_roundoff)
-        return np.where(independent, likely, worst)
+        likely = LAMBDA * np.sqrt(count) + alike
+        return self.unit_roundoff * np.minimum(count, likely)
 
-    def gamma(self, terms: np.ndarray | float, independent: np.ndarray | bool = True) -> np.ndarray:
+    def gamma(self, terms: np.ndarray | float, alike: np.ndarray | float = 0.0) -> np.ndarray:
         """Error of an inner product or sum of ``terms`` terms, relative to the sum of their magnitudes."""
-        return self.roundings(np.asarray(terms) + FOLDED_ROUNDINGS, independent) + 2 * self.matmul_input
+        return self.roundings(np.asarray(terms) + FOLDED_ROUNDINGS, alike) + 2 * self.matmul_input
+
+    def bias(self, value: np.ndarray) -> np.ndarray | float:
+        """What an inner product may lose because a matrix unit cuts its operands off instead of rounding them.
+
+        TF32 hardware ignores the low bits unless the program has rounded them: a relative error between 0 and two unit
+        roundoffs, which is one unit roundoff for all alike, so that it shrinks the result, and one more of either sign,
+        which `gamma` counts.
+        """
+        return 2 * self.matmul_input * np.abs(value) if self.matmul_input else 0.0
 
     def storing_in(self, output: Format) -> PrecisionContract:
         """This contract with its result rounded to ``output`` (a statistic kept in float32 beside a bfloat16 result)."""
@@ -84,8 +98,12 @@ class PrecisionContract:
 def _mixed(
     name: str, storage: str, *, operand: str | None = None, accumulate: str = "float32", matmul_input: float = 0.0
 ) -> PrecisionContract:
-    cast = FORMATS[operand or storage]
-    return PrecisionContract(name, FORMATS[accumulate], cast.unit_roundoff, cast.smallest_subnormal / 2, FORMATS[storage], matmul_input)
+    cast, accumulation = FORMATS[operand or storage], FORMATS[accumulate]
+    # Weights that stay in the accumulation format take no rounding of their own: the one of normalising them before the
+    # product is among the folded roundings, which that product has no other use for.
+    narrower = cast.unit_roundoff > accumulation.unit_roundoff
+    rounding, spacing = (cast.unit_roundoff, cast.smallest_subnormal / 2) if narrower else (0.0, 0.0)
+    return PrecisionContract(name, accumulation, rounding, spacing, FORMATS[storage], matmul_input)
 
 
 # From the tightest to the loosest within one storage format.

@@ -12,9 +12,12 @@ import numpy as np
 
 from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
-from oracle.readings.rules import LARGEST_EXPONENT
+from oracle.readings.rules import exponential_error
 
 __all__ = ["as_operand", "shifted_exponentials"]
+
+# At this distance from the maximum a weight is far below every format's smallest number.
+FARTHEST = 800.0
 
 
 def shifted_exponentials(scores: Any) -> tuple[Any, Any]:
@@ -41,12 +44,11 @@ def as_operand(weights: Any) -> Any:
 
     The sum of the weights may be taken before or after that rounding, so a specification sums the result of this.
     """
-    if not isinstance(weights, Bounded):
+    if not isinstance(weights, Bounded) or not weights.contract.operand:
         return weights
-    contract, largest_row = weights.contract, 1.0
-    if contract.operand_spacing:
-        # Weights normalised before the cast are smaller by the row's sum when they meet the format's spacing.
-        largest_row = np.maximum(weights.value.sum(axis=-1, keepdims=True), 1.0)
+    contract = weights.contract
+    # Weights normalised before the cast are smaller by the row's sum when they meet the format's spacing.
+    largest_row = np.maximum(weights.value.sum(axis=-1, keepdims=True), 1.0)
     error = weights.error + contract.operand_spacing * largest_row * (weights.value > 0)
     return Bounded(weights.value, error, contract, operand=contract.operand)
 
@@ -59,27 +61,36 @@ def _row_shift(scores: np.ndarray) -> np.ndarray:
 def _bounded_exponentials(scores: Bounded) -> tuple[Bounded, np.ndarray]:
     contract, shift = scores.contract, _row_shift(scores.value)
     unit = contract.unit_roundoff
-    visible = scores.value > -np.inf
-    distance = np.where(visible, shift - scores.value, 0.0)
+    # An online softmax multiplies what it has by exp(old maximum - new maximum) whenever the maximum rises.
+    rescales = contract.roundings(_rising_maxima(scores.value)) * (contract.exp_error / unit + 2)
     # The argument is rounded when the shift is subtracted, when log2(e) is folded in and, split over the tiles of an
     # online softmax, at each rescale (those parts add up to the distance). A split kernel passes through the logsumexp
     # of a part, whose own rounding is relative to its magnitude; it is stored and read back by each of two parts.
-    argument_error = scores.error + unit * (6 * distance + 4 * np.abs(shift))
-    # An online softmax multiplies what it has by exp(old maximum - new maximum) whenever the maximum rises.
-    rescales = contract.roundings(_rising_maxima(scores.value)) * (contract.exp_error / unit + 2)
-    relative = np.expm1(np.minimum(np.where(visible, argument_error, 0.0), LARGEST_EXPONENT)) + contract.exp_error + rescales
+    argument = scores.value - shift  # minus the distance to the maximum
+    error = np.maximum(argument, -FARTHEST)
+    error *= -6 * unit
+    error += scores.error
+    error += 4 * unit * np.abs(shift) + contract.exp_error + rescales
     with np.errstate(under="ignore"):
-        weights = np.where(visible, np.exp(-distance), 0.0)
-    return Bounded(weights, weights * relative + contract.flush * visible, contract), shift
+        weights = np.exp(argument)
+        error = exponential_error(argument, weights, error)
+    # Fast exponentials build 2**(n - 1) first, so they flush to zero one binade above the smallest normal number.
+    flushed = 2 * contract.flush
+    error += flushed * (scores.value > -np.inf) if np.isneginf(scores.value.min(initial=0.0)) else flushed
+    return Bounded(weights, error, contract), shift
 
 
 def _rising_maxima(scores: np.ndarray) -> np.ndarray:
     """How often the running maximum rises along a row, forwards or backwards, whichever is more (..., 1)."""
-    if scores.shape[-1] == 0:
+    by_key = np.ascontiguousarray(np.moveaxis(scores, -1, 0))  # so that each step is one operation on whole rows
+    if len(by_key) == 0:
         return np.zeros((*scores.shape[:-1], 1))
+    return np.maximum(_rises(by_key), _rises(by_key[::-1]))[..., None]
 
-    def rises(row: np.ndarray) -> np.ndarray:
-        running = np.maximum.accumulate(row, axis=-1)
-        return (running[..., 1:] > running[..., :-1]).sum(axis=-1, keepdims=True)
 
-    return np.maximum(rises(scores), rises(scores[..., ::-1]))
+def _rises(steps: np.ndarray) -> np.ndarray:
+    running, rises = steps[0].copy(), np.zeros(steps.shape[1:])
+    for step in steps[1:]:
+        rises += step > running
+        np.maximum(running, step, out=running)
+    return rises

@@ -1,28 +1,29 @@
 """How each NumPy operation propagates rounding error: the standard model fl(a op b) = (a op b)(1 + delta).
 
 Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 2.2 (the model), 3.1 (inner products), 3.3
-(running error analysis). First-order terms are kept together with the product of the operands' errors, so a rule
-stays sound when the errors are large.
+(running error analysis). First-order terms are kept together with their products (the operands' errors with each other,
+a rounding with the error of what it rounds), so a rule stays sound when the errors are large.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from oracle.readings.bounded import Bounded, UnboundedOperation, rule, split
-from oracle.readings.contract import PrecisionContract
+from oracle.readings.contract import LAMBDA, PrecisionContract
+from oracle.readings.terms import product_terms, terms_of, tiny_terms
 
-__all__ = ["finish", "independent_terms"]
+__all__ = ["finish"]
 
-# Above this exponent an error has swallowed the value; the cap only keeps expm1 from overflowing.
-LARGEST_EXPONENT = 700.0
+# A cap that keeps an error which has long swallowed its value from overflowing, so that 0 times it stays 0.
+LARGEST = 1e300
 
-# Enough elements of a row to see whether an eighth of them repeat.
-SAMPLE = 64
+# Below this, exp(e) - 1 <= e * (1 + e) is tight.
+SMALL_EXPONENT = 1e-3
 
 
 def contract_of(*operands: Any) -> PrecisionContract:
@@ -30,31 +31,32 @@ def contract_of(*operands: Any) -> PrecisionContract:
     return next(operand.contract for operand in operands if isinstance(operand, Bounded))
 
 
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """Absolute values, without a copy where there is nothing to do; not to be written to."""
+    return values if values.min(initial=0.0) >= 0 else np.abs(values)
+
+
 def finish(value: np.ndarray, error: np.ndarray, contract: PrecisionContract, roundings: float = 1.0) -> Bounded:
-    """Add the rounding of a result; outside the range of the accumulation format anything may come out."""
-    magnitude = np.abs(value)
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = error + (roundings * contract.unit_roundoff) * magnitude + contract.flush * (magnitude > 0)
-    if magnitude.size and not magnitude.max() <= contract.accumulate.largest:
-        infinite = np.isinf(value)  # an exact -inf (a masked score) stays exact
-        error = np.where(infinite, 0.0, np.where(magnitude > contract.accumulate.largest, np.inf, error))
-    return Bounded(value, error, contract)
+    """Add the rounding of a result; outside the range of the accumulation format anything may come out.
 
-
-def independent_terms(values: np.ndarray) -> np.ndarray:
-    """For each row (last axis): are its terms different enough for their rounding errors to be independent?
-
-    Equal terms round alike, so their errors add up instead of averaging out. A row in which an eighth of a sample
-    repeats is treated as such.
+    The rounding is relative to what was computed, which may exceed the value by the error. ``error`` is overwritten.
     """
-    length = values.shape[-1]
-    if length <= SAMPLE // 4:  # so short that the worst case is no larger
-        return np.zeros(values.shape[:-1], dtype=bool)
-    step = max(1, length // SAMPLE)
-    step += step > 1 and step % 2 == 0  # an odd step does not fall into the rhythm of a tile
-    sample = np.sort(np.abs(values[..., ::step]), axis=-1)
-    repeats = (np.diff(sample, axis=-1) == 0) & (sample[..., 1:] > 0)
-    return repeats.sum(-1) * 8 <= (sample > 0).sum(-1)
+    magnitude = np.abs(value)
+    if error.shape != value.shape or error.dtype != value.dtype:
+        error = np.broadcast_to(error, value.shape).astype(value.dtype)
+    largest, unit = magnitude.max(initial=0.0), roundings * contract.unit_roundoff
+    infinite = None if largest < np.inf else (np.isinf(value), error == np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error *= 1 + unit
+        error += contract.flush if magnitude.min(initial=1.0) > 0 else contract.flush * (magnitude > 0)
+        if unit:
+            magnitude *= unit
+            error += magnitude
+        if not largest + error.max(initial=0.0) <= contract.accumulate.largest:
+            error = np.where(np.abs(value) + error <= contract.accumulate.largest, error, np.inf)
+    if infinite is not None:  # an exact -inf (a masked score) stays exact, a quotient that may be infinite does not
+        error = np.where(infinite[0] & ~infinite[1], 0.0, error)
+    return Bounded(value, error, contract)
 
 
 @rule((np.add, "__call__"))
@@ -72,16 +74,21 @@ def subtract(a: Any, b: Any) -> Bounded:
 @rule((np.multiply, "__call__"))
 def multiply(a: Any, b: Any) -> Bounded:
     (av, ae), (bv, be) = split(a), split(b)
-    return finish(av * bv, ae * np.abs(bv) + (np.abs(av) + ae) * be, contract_of(a, b))
+    with np.errstate(invalid="ignore"):  # 0 * inf, for an exact -inf times a constant: finish sees to it
+        error = ae * np.abs(bv)
+        if be.any():
+            error = error + (np.abs(av) + ae) * be
+        return finish(av * bv, error, contract_of(a, b))
 
 
 @rule((np.true_divide, "__call__"))
 def divide(a: Any, b: Any) -> Bounded:
     (av, ae), (bv, be) = split(a), split(b)
-    value = av / bv
-    margin = np.abs(bv) - be
-    safe = np.where(margin > 0, margin, 1.0)
-    error = np.where(margin > 0, (ae + np.abs(value) * be) / safe, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = av / bv
+        margin = np.abs(bv) - be
+        known = margin > 0  # a divisor that may be zero leaves nothing known, 0 / 0 included
+        error = np.where(known, (ae + np.abs(value) * be) / np.where(known, margin, 1.0), np.inf)
     return finish(value, error, contract_of(a, b), roundings=2.0)  # a reciprocal and a product, in many kernels
 
 
@@ -107,96 +114,134 @@ def minimum(a: Any, b: Any) -> Bounded:
     return Bounded(np.minimum(av, bv), np.maximum(ae, be), contract_of(a, b))
 
 
+def exponential_error(argument: np.ndarray, value: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Error of ``value = exp(argument)`` for an error of the argument: exp(argument + error) - value.
+
+    Not value * expm1(error), which is 0 for a value that underflows however large the error is. An argument of -inf has an
+    exponential of exactly 0, whatever error is claimed for it.
+    """
+    if error.max(initial=0.0) < SMALL_EXPONENT:
+        growth = error + 1
+        growth *= error
+        growth *= value
+        return growth
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.fmax(np.minimum(np.exp(argument + np.minimum(error, LARGEST)), LARGEST) - value, 0.0)
+
+
 @rule((np.exp, "__call__"))
 def exp(a: Bounded) -> Bounded:
     contract, argument_error = a.contract, split(a)[1]
     value = np.exp(a.value)
-    with np.errstate(invalid="ignore"):
-        # The argument is rounded when it is formed and again when log2(e) is folded into it for exp2.
-        error = argument_error + 3 * contract.unit_roundoff * np.where(np.isfinite(a.value), np.abs(a.value), 0.0)
-        return finish(value, value * np.expm1(np.minimum(error, LARGEST_EXPONENT)) + contract.exp_error * value, contract, roundings=0)
+    # The argument is rounded when it is formed and again when log2(e) is folded into it for exp2.
+    rounded = 3 * contract.unit_roundoff * np.where(np.isfinite(a.value), np.abs(a.value), 0.0)
+    error = exponential_error(a.value, value, argument_error + rounded + contract.exp_error)
+    return finish(value, error, contract, roundings=0)
 
 
 @rule((np.log, "__call__"))
 def log(a: Bounded) -> Bounded:
-    value, error = np.log(a.value), split(a)[1]
-    relative = np.minimum(error / a.value, 1.0)
-    # ln(x) by log2(x) * ln(2) keeps the absolute, not the relative accuracy near x = 1.
-    return finish(value, -np.log1p(-relative) + a.contract.exp_error, a.contract, roundings=2.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, error = np.log(a.value), split(a)[1]
+        relative = np.minimum(np.where(error > 0, error / a.value, 0.0), 1.0)
+        # ln(x) by log2(x) * ln(2) keeps the absolute, not the relative accuracy near x = 1.
+        return finish(value, -np.log1p(-relative) + a.contract.exp_error, a.contract, roundings=2.0)
 
 
 @rule((np.tanh, "__call__"))
 def tanh(a: Bounded) -> Bounded:
     value, error = np.tanh(a.value), split(a)[1]
-    flattest = 1.0 / np.cosh(np.minimum(np.maximum(np.abs(a.value) - error, 0.0), LARGEST_EXPONENT / 2)) ** 2
+    # The slope 1 - tanh^2 changes by less than the argument does.
+    steepest = np.minimum(1.0 - value * value + error, 1.0)
     # Kernels without a tanh form it from exp: accurate to the unit roundoff of 1, not of the result.
-    return Bounded(value, np.minimum(error * flattest + a.contract.exp_error, 2.0), a.contract)
+    return Bounded(value, np.minimum(error * steepest + a.contract.exp_error, 2.0), a.contract)
 
 
 @rule((np.sqrt, "__call__"))
 def sqrt(a: Bounded) -> Bounded:
+    """A negative argument, which only cancellation can produce, is for the specification to clamp."""
     value, error = np.sqrt(a.value), split(a)[1]
     # |sqrt(x+e) - sqrt(x)| = |e| / (sqrt(x+e) + sqrt(x)), and never more than sqrt(|e|)
     slope = np.divide(error, value, out=np.full(np.broadcast_shapes(error.shape, value.shape), np.inf), where=value > 0)
     return finish(value, np.minimum(slope, np.sqrt(error)), a.contract)
 
 
-def _operand_error(error: np.ndarray, squares: Callable[[], np.ndarray], independent: np.ndarray, operand: float) -> np.ndarray:
-    """One more rounding of relative size ``operand`` in each term: worst case, or averaged where the terms differ."""
-    from oracle.readings.contract import LAMBDA
-
-    return operand * np.where(independent, np.minimum(error, LAMBDA * np.sqrt(squares())), error)
-
-
 @rule((np.matmul, "__call__"))
 def matmul(a: Any, b: Any) -> Bounded:
-    contract = contract_of(a, b)
-    (av, ae), (bv, be) = _without_operand(a), _without_operand(b)
-    magnitude_a, magnitude_b = np.abs(av), np.abs(bv)
-    columns = independent_terms(np.swapaxes(bv, -1, -2))[..., None, :]
-    rows = independent_terms(av)[..., :, None]
-    terms = np.count_nonzero(av, axis=-1)[..., :, None]
+    contract, operand = contract_of(a, b), getattr(a, "operand", 0.0)
+    av, ae = (a.value, a.error) if isinstance(a, Bounded) else split(a)
+    bv, be = split(b)
     value = np.matmul(av, bv)
-    magnitude = np.matmul(magnitude_a, magnitude_b)
-    error = contract.gamma(terms, rows | columns) * magnitude
-    if ae.any():
-        error = error + np.matmul(np.broadcast_to(ae, av.shape), magnitude_b)
+    if value.size == 0 or av.shape[-1] == 0:
+        return Bounded(value, np.zeros(()), contract)
+    left, right = magnitudes(av), magnitudes(bv)
+    terms = product_terms(left, right, contract)
+    gamma, magnitude = contract.gamma(terms.count, terms.dependent), terms.magnitude
+    compounded = 1 + gamma.max() + operand  # those roundings apply to erroneous terms
+    in_range = terms.rows.total.max() * right.max() <= contract.accumulate.largest
+    if in_range and not operand and magnitude is None and gamma.shape[-1] == 1:
+        carried = left * (gamma / compounded)  # one product for the rounding of the terms and for their errors
+        carried += ae
+        error = np.matmul(carried, right)
+        error *= compounded
+    else:
+        magnitude = np.matmul(left, right) if magnitude is None else magnitude
+        error = gamma * magnitude
+        error += terms.lost
+        if ae.any():
+            error += np.matmul(np.broadcast_to(ae, av.shape), right) * compounded
+        if operand:
+            # One more rounding in each term: worst case for those that round alike, averaged over the others.
+            likely = LAMBDA * np.sqrt(np.matmul(left * left, right * right)) + terms.rows.alike_mass[..., None] * magnitude
+            error += operand * np.minimum(magnitude, likely)
+        error = _within_range(magnitude, error, contract)
     if be.any():
-        error = error + np.matmul(magnitude_a + ae, np.broadcast_to(be, bv.shape))
-    if getattr(a, "operand", 0.0):
-        error = error + _operand_error(magnitude, lambda: np.matmul(av**2, bv**2), rows, a.operand)
-    if magnitude.size and not magnitude.max() <= contract.accumulate.largest:
-        error = np.where(magnitude <= contract.accumulate.largest, error, np.inf)
+        error += np.matmul(left + ae, np.broadcast_to(be, bv.shape)) * compounded
+    error += contract.bias(value)
+    flushed = contract.flush * av.shape[-1]  # each product may be
+    error += flushed if error.min() > 0 else flushed * (error > 0)
     return finish(value, error, contract, roundings=0)
 
 
-def _without_operand(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    return (x.value, x.error) if isinstance(x, Bounded) else (np.asarray(x), np.zeros(()))
+def _within_range(magnitude: np.ndarray, error: np.ndarray, contract: PrecisionContract) -> np.ndarray:
+    """A sum whose terms together exceed the accumulation format may overflow on the way, whatever its value."""
+    if magnitude.max(initial=0.0) <= contract.accumulate.largest:
+        return error
+    return np.where(magnitude <= contract.accumulate.largest, error, np.inf)
 
 
 @rule((np.add, "reduce"), np.sum)
 def total(a: Bounded, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, **_: Any) -> Bounded:
+    contract = a.contract
     axes = tuple(range(a.ndim)) if axis is None else tuple(np.atleast_1d(axis) % a.ndim)
     last = np.moveaxis(a.value, axes, tuple(range(-len(axes), 0)))
-    rows = last.reshape(*last.shape[: last.ndim - len(axes)], math.prod(last.shape[last.ndim - len(axes) :]))
+    rows = magnitudes(last.reshape(*last.shape[: last.ndim - len(axes)], math.prod(last.shape[last.ndim - len(axes) :])))
     kept = tuple(1 if index in axes else size for index, size in enumerate(a.shape))
-    magnitude = np.abs(a.value).sum(axis=axes, keepdims=True)
-    independent = independent_terms(rows).reshape(kept)
-    terms = np.count_nonzero(rows, axis=-1).reshape(kept)
-    error = np.broadcast_to(a.error, a.shape).sum(axis=axes, keepdims=True) + a.contract.gamma(terms, independent) * magnitude
+    terms = terms_of(rows, contract)
+    gamma = contract.gamma(terms.large, terms.alike * terms.large)
+    rounding = gamma * terms.total
+    if terms.tiny.any():
+        rounding += tiny_terms(rows, terms).sum(axis=-1)
     if a.operand:
-        error = error + _operand_error(magnitude, lambda: (a.value**2).sum(axis=axes, keepdims=True), independent, a.operand)
-    result = finish(a.value.sum(axis=axes, keepdims=True), error, a.contract, roundings=0)
+        likely = LAMBDA * np.sqrt((rows * rows).sum(axis=-1)) + terms.alike_mass * terms.total
+        rounding += a.operand * np.minimum(terms.total, likely)
+    carried = np.broadcast_to(a.error, a.shape).sum(axis=axes, keepdims=True)
+    error = carried * (1 + gamma.max(initial=0.0) + a.operand) + rounding.reshape(kept)
+    error = _within_range(terms.total.reshape(kept), error, contract)
+    result = finish(a.value.sum(axis=axes, keepdims=True), error, contract, roundings=0)
     return result if keepdims else result.restructure(lambda array: array.squeeze(axis=axes))
 
 
 @rule(np.cumsum)
 def cumsum(a: Bounded, axis: int) -> Bounded:
-    terms = np.cumsum(a.value != 0, axis=axis)
-    magnitude = np.cumsum(np.abs(a.value), axis=axis)
-    independent = np.expand_dims(independent_terms(np.moveaxis(a.value, axis, -1)), axis)
-    error = np.cumsum(a.full_error, axis=axis) + a.contract.gamma(terms, independent) * magnitude
-    return finish(np.cumsum(a.value, axis=axis), error, a.contract, roundings=0)
+    rows = np.moveaxis(np.abs(a.value), axis, -1)
+    count, magnitude = np.cumsum(rows > 0, axis=-1), np.cumsum(rows, axis=-1)
+    # Terms that are tiny or alike for the whole row are so, or more clearly different, for the sums on the way.
+    terms = terms_of(rows, a.contract)
+    gamma = a.contract.gamma(count, (terms.tiny + terms.alike * terms.large)[..., None])
+    carried = np.cumsum(np.moveaxis(a.full_error, axis, -1), axis=-1)
+    error = _within_range(magnitude, carried * (1 + gamma) + gamma * magnitude, a.contract)
+    return finish(np.cumsum(a.value, axis=axis), np.moveaxis(error, -1, axis), a.contract, roundings=0)
 
 
 @rule(np.einsum)
@@ -210,19 +255,28 @@ def einsum(subscripts: str, *operands: Any) -> Bounded:
     terms = float(np.prod([size for letter, size in sizes.items() if letter not in output]))
     values, errors = zip(*map(split, operands), strict=True)
     magnitudes = [np.abs(value) for value in values]
-    error = contract.gamma(terms, independent=False) * np.einsum(subscripts, *magnitudes)
+    carried: Any = 0.0
     for position, own in enumerate(errors):
         # The operands before this one are taken at their largest, so that the product of two errors is counted once.
         others = [m + e if index < position else m for index, (m, e) in enumerate(zip(magnitudes, errors, strict=True))]
         others[position] = np.broadcast_to(own, values[position].shape)
-        error = error + np.einsum(subscripts, *others)
-    return finish(np.einsum(subscripts, *values), error, contract, roundings=0)
+        carried = carried + np.einsum(subscripts, *others)
+    magnitude, gamma = np.einsum(subscripts, *magnitudes), contract.gamma(terms, alike=terms)
+    value = np.einsum(subscripts, *values)
+    error = gamma * magnitude + carried * (1 + gamma) + contract.bias(value)
+    error = _within_range(magnitude, error + contract.flush * terms * (error > 0), contract)
+    return finish(value, error, contract, roundings=0)
 
 
 @rule(np.where)
 def where(condition: np.ndarray, a: Any, b: Any) -> Bounded:
+    everywhere = np.ndim(condition) <= np.ndim(getattr(a, "value", a)) and np.all(condition)
+    if everywhere and isinstance(a, Bounded) and not isinstance(b, Bounded) and np.ndim(b) == 0:
+        return a.restructure(lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, np.shape(condition))))
     (av, ae), (bv, be) = split(a), split(b)
-    return Bounded(np.where(condition, av, bv), np.where(condition, ae, be), contract_of(a, b))
+    exact_otherwise = not np.any(be) and ae.max(initial=0.0) < np.inf
+    error = ae * condition if exact_otherwise else np.where(condition, ae, be)
+    return Bounded(np.where(condition, av, bv), error, contract_of(a, b))
 
 
 @rule(np.max, np.amax, (np.maximum, "reduce"))
