@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,18 @@ class Adequacy:
         """Mistakes that applied to some executed case but were not exposed by any."""
         return [suspect.name for suspect in self._open if suspect.name in self._met]
 
-    @property
-    def not_applicable(self) -> list[str]:
-        """Mistakes that no executed case gave an occasion for (an option that the implementation lacks)."""
-        return [suspect.name for suspect in self._open if suspect.name not in self._met]
+    def look_ahead(self, cases: Iterable[Case]) -> None:
+        """Count as met what would apply to cases that were not executed.
+
+        A hunt of a few cases leaves most mistakes without an occasion; that does not make them inapplicable.
+        """
+        unmet = [suspect for suspect in self._open if suspect.name not in self._met]
+        for case in cases:
+            arguments = {**case.arguments(self.implementation.meaning), **self.implementation.meaning}
+            for suspect in list(unmet):
+                if self._run(suspect, case, arguments) is not None:
+                    self._met.add(suspect.name)
+                    unmet.remove(suspect)
 
     def learn(self, judgement: Judgement) -> None:
         """Run what is left on a case that passed."""
@@ -84,7 +92,7 @@ class Adequacy:
             if outputs is not None:
                 self._met.add(suspect.name)
             if outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, judgement.wanted, strict=False)):
-                self.ruled_out[suspect.name] = str(replace(case))
+                self.ruled_out[suspect.name] = str(case)
             else:
                 remaining.append(suspect)
         self._open = remaining

@@ -111,7 +111,9 @@ def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator
         yield from _certify_target(request, implementation.target, watcher)
 
 
-def _certify_loaded(request: Request, target: str, implementation: Implementation, sandbox: Sandbox, watcher: Watcher) -> Iterator[Certificate]:
+def _certify_loaded(
+    request: Request, target: str, implementation: Implementation, sandbox: Sandbox, watcher: Watcher
+) -> Iterator[Certificate]:
     try:
         declared = _declared(request, implementation)
     except UsageError as error:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from conformance.adequacy import Suspect, run_suspect, suspects
-from conformance.cases.case import Case
 from conformance.judge import Judgement, compare
 from conformance.registry import Implementation, conventions_of
 from oracle import get_method
@@ -20,6 +19,10 @@ from oracle.readings import Expected, budget, expected
 from oracle.readings.contract import CONTRACTS, PrecisionContract
 
 __all__ = ["explain"]
+
+# An explanation reproduces the shrunk case and at least this share of all failing ones; a computation that overflows may
+# come out differently in the rest.
+SHARE = 0.75
 
 
 def explain(
@@ -84,19 +87,23 @@ def _pitfalls(implementation: Implementation, failing: Sequence[Judgement], pass
 
 
 def _reproduces(suspect: Suspect, failing: Sequence[Judgement], passing: Sequence[Judgement], arguments: dict[str, dict[str, Any]]) -> bool:
-    for judgement in failing:
+    def alike(judgement: Judgement) -> bool | None:
         outputs = run_suspect(suspect, judgement.case, arguments[str(judgement.case)])
-        if outputs is None or not _alike(judgement, outputs):
-            return False
-    for judgement in passing:
-        outputs = run_suspect(suspect, judgement.case, arguments[str(judgement.case)])
-        if outputs is not None and not _alike(judgement, outputs):
-            return False
-    return True
+        return None if outputs is None else _alike(judgement, outputs)
+
+    if not alike(failing[0]):
+        return False
+    if sum(alike(judgement) is not True for judgement in failing) > (1 - SHARE) * len(failing):
+        return False
+    return all(alike(judgement) is not False for judgement in passing)
 
 
 def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
-    """Whether two computations of the same wrong meaning agree: each may err by the budget, which the mistake may magnify."""
+    """Whether two computations of the same wrong meaning agree: each may err by the budget, which the mistake may magnify.
+
+    Where a number left the range of the format, what comes out depends on the order of operations: there it is enough
+    that both are wrong.
+    """
     for got, other, want in zip(judgement.outputs, outputs, judgement.wanted, strict=False):
         wrong = other.astype(want.value.dtype)
         with np.errstate(all="ignore"):
@@ -104,11 +111,7 @@ def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
             largest = np.nanmax(np.abs(want.value), initial=0.0, where=np.isfinite(want.value))
             elsewhere = want.budget.max(initial=0.0, where=np.isfinite(want.budget)) * (np.abs(wrong) / largest if largest else 1.0)
             allowed = 2 * np.maximum(want.budget * np.maximum(magnified, 1.0), np.nan_to_num(elsewhere, nan=0.0, posinf=0.0))
-        if not compare(got, Expected(wrong, allowed))[1].all():
+        overflowed = ~np.isfinite(got.astype(np.float64)) & ~compare(other, want)[1]
+        if not (compare(got, Expected(wrong, allowed))[1] | overflowed).all():
             return False
     return True
-
-
-def nearby(case: Case) -> str:
-    """A case as one line."""
-    return str(case)

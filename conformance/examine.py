@@ -64,7 +64,7 @@ class Examiner:
         meaning = self.implementation.meaning
         arguments = case.arguments(meaning)
         warm_up = case.warm_up() if case.warm else None
-        request = self.caller.request(case, arguments, warm_up and (warm_up, warm_up.arguments(meaning)))
+        request = self.caller.request(case, arguments, (warm_up, warm_up.arguments(meaning)) if warm_up else None)
         made = time.perf_counter()
         try:
             self.sandbox.send(request)

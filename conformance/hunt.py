@@ -29,6 +29,9 @@ COSTLY = ("hang", "crash", "exit")
 # Small cases examined after a finding, to tell its explanations apart.
 EVIDENCE = 40
 
+# So many cases give every mistake that can apply to an implementation an occasion to do so.
+ENOUGH_OCCASIONS = 150
+
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
 
@@ -134,6 +137,11 @@ class Hunt:
         for stage in self.stages:
             self.stage = stage.name
             yield from self._stage(rng, stage, round(stage.share * self.effort.examples), until)
+        if self.examples < ENOUGH_OCCASIONS:
+            self.adequacy.look_ahead(
+                random_case(Random(f"{index} occasions"), self.implementation, self.dtype, self.stages[index % 2])
+                for index in range(ENOUGH_OCCASIONS - self.examples)
+            )
         # Mistakes that are not ruled out yet get as many cases again.
         for _ in range(self.effort.examples):
             if not self.adequacy.left or time.monotonic() > until:

@@ -29,7 +29,9 @@ def keeps(original: Finding, candidate: Finding | None) -> bool:
     return candidate.ratio >= min(max(original.ratio / 10, min(original.ratio, 10.0)), CLEAR)
 
 
-def shrink(finding: Finding, examine: Callable[[Case], Finding | None], valid: Callable[[Case], bool], steps: int, seconds: float) -> Finding:
+def shrink(
+    finding: Finding, examine: Callable[[Case], Finding | None], valid: Callable[[Case], bool], steps: int, seconds: float
+) -> Finding:
     """Simplify the case of a finding until no single step keeps it, or the limits are reached.
 
     Args:

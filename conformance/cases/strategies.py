@@ -45,7 +45,7 @@ ROWS = (
     "spread",
 )
 RECIPES = {
-    "q": ("normal", "normal", "normal", "normal", "normal", "equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
+    "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
     "k": ROWS,
     "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
     "bias": ("normal", "rising", "falling", "spike", "zeros", "offset", "negative"),
@@ -60,7 +60,21 @@ GAINS = {
     "sinks": (1.0, 4.0, 20.0),
     "lses": (1.0, 10.0, 100.0),
 }
-MASKS = ("random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key", "checkerboard", "full", "empty")
+# How often an optional array is passed, by its kind.
+PRESENCE = {"bool": (False, True), "float": (False, False, True), "statistic": (False, True)}
+MASKS = (
+    "random",
+    "padding_right",
+    "first_full",
+    "empty_rows",
+    "blocks",
+    "late",
+    "padding_left",
+    "single_key",
+    "checkerboard",
+    "full",
+    "empty",
+)
 
 
 @st.composite
@@ -92,7 +106,7 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     arrays = {
         spec.name: _array(choose, spec)
         for spec in method.signature.inputs
-        if not spec.optional or (spec.name in implementation.options and choose((False, True) if spec.kind == "bool" else (False, False, True)))
+        if not spec.optional or (spec.name in implementation.options and choose(PRESENCE[spec.kind]))
     }
     if {"q", "k"} <= set(arrays) and choose((False,) * 24 + (True,)):
         # All logits far below any sentinel that stands for minus infinity.

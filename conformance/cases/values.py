@@ -132,10 +132,11 @@ def empty_parts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.where(hidden, -np.inf, rng.standard_normal(shape))
 
 
-FLOAT_RECIPES: dict[str, Maker] = {
-    maker.__name__: maker
-    for maker in (normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal, empty_parts)
-}
+_MAKERS: tuple[Maker, ...] = (
+    normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
+    empty_parts,
+)  # fmt: skip
+FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
 
 def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], form: Format) -> np.ndarray:
@@ -207,7 +208,6 @@ def _late(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 MASK_RECIPES: dict[str, Maker] = {
     "random": _random_mask, "full": _full, "empty": _empty, "empty_rows": _empty_rows, "padding_right": _padding_right,
     "padding_left": _padding_left, "single_key": _single_key, "checkerboard": _checkerboard, "blocks": _blocks, "late": _late,
-    "first_full": _first_full,
     "first_full": _first_full,
 }  # fmt: skip
 

@@ -146,10 +146,11 @@ class SentinelLowest(FiniteSentinel):
         return -FORMATS[self.setting.dtype].largest
 
 
-class SentinelAdded(FiniteSentinel):
+class SentinelAdded(Reference):
     name = "mask-sentinel-added"
-    explanation = "-10000 is added to the logits of hidden keys: a row without keys is attention as if nothing were hidden."
+    explanation = "-10000 is added to the logits of hidden keys: large ones stay visible, and a row without keys attends to all of them."
     citation = "transformers#14859"
+    needs = "hidden"
 
     def masked(self, logits: Array, allowed: Array) -> Array:
         return np.where(allowed, logits, logits - 1e4)
@@ -305,7 +306,7 @@ class EmptyRowNan(Reference):
     name = "empty-row-nan"
     explanation = "A row without keys divides zero by zero."
     citation = "pytorch#103963"
-    needs = "empty and sinks is None and empty_row != 'nan'"
+    needs = "empty and s > 0 and sinks is None and empty_row != 'nan'"
 
     def filler(self) -> Array:
         return np.nan

@@ -146,6 +146,7 @@ class AccumulatorInStorage(Reference):
             total = self.stored(total + weights[..., key : key + 1] * values[:, :, key : key + 1])
         return total
 
+
 class SinksIgnored(Reference):
     name = "sinks-ignored"
     explanation = "The option `sinks` has no effect."

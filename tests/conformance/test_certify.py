@@ -84,7 +84,7 @@ def test_a_hang_ends_as_a_finding():
 
 def test_the_same_seed_gives_the_same_verdict_and_case():
     first, second = (only_finding(verdict_of("unstable", effort=Effort(examples=80, seed=5)))[0] for _ in range(2))
-    assert (str(first.case), first.got) == (str(second.case), second.got)
+    assert (str(first.case), first.message) == (str(second.case), second.message)
 
 
 def test_a_shrunk_case_stays_far_outside_the_budget():

@@ -59,6 +59,11 @@ class Machine:
         with np.errstate(invalid="ignore"):
             return exact * (1 + unit * (self.rng.choice([-1.0, 1.0], np.shape(exact)) if delta is None else delta))
 
+    def add(self, a, b):
+        """Nothing rounds when a number is added to zero."""
+        rounded = self.round(a + b)
+        return np.where((a == 0) | (b == 0), a + b, rounded)
+
     def exp(self, x):
         if self.exponentials == "base 2":
             return self.round(np.exp2(self.round(x * self.round(np.log2(np.e)))), EXP_ROUNDOFFS)
@@ -85,7 +90,7 @@ class Machine:
         partial = np.empty_like(terms)
         running = np.zeros(terms.shape[:-1])
         for index in range(terms.shape[-1]):
-            running = self.round(running + terms[..., index]) if index else terms[..., 0]
+            running = self.add(running, terms[..., index])
             partial[..., index] = running
         return partial
 
@@ -93,7 +98,7 @@ class Machine:
         running = np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + (a.shape[-2], b.shape[-1]))
         for index in range(a.shape[-1]):
             product = a[..., :, index, None] * b[..., index, None, :]
-            running = self.round(running + (product if self.fused else self.round(product)))
+            running = self.add(running, product if self.fused else self.round(product))
         return running
 
 

@@ -282,11 +282,12 @@ def test_unread_keys_are_those_that_no_query_reads_and_change_nothing():
 def test_garbage_in_a_key_shows_only_in_rows_that_may_read_it():
     case, mask = arrays(np.random.default_rng(9)), np.ones((3, 5), bool)
     mask[:2, 1] = False
-    clean = attention(**case, mask=mask)
-    case["k"][:, :, 1], case["v"][:, :, 1] = 1e300, -1e300
-    dirty = attention(**case, mask=mask)
-    np.testing.assert_array_equal(dirty[:, :, :2], clean[:, :, :2])
-    assert (dirty[:, :, 2] != clean[:, :, 2]).any()
+    for bias in (np.zeros(()), np.full((), -1e30)):  # logits far below a finite stand-in for -inf
+        clean, dirty = case, {name: array.copy() for name, array in case.items()}
+        dirty["k"][:, :, 1], dirty["v"][:, :, 1] = 1e300, -1e300
+        clean, dirty = (attention(**arguments, mask=mask, bias=bias) for arguments in (clean, dirty))
+        np.testing.assert_array_equal(dirty[:, :, :2], clean[:, :, :2])
+        assert (dirty[:, :, 2] != clean[:, :, 2]).any()
 
 
 def test_inputs_of_any_dtype_are_read_exactly_and_left_alone():
