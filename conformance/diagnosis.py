@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.adequacy import Suspect, run_suspect, suspects
+from conformance.adequacy import Suspect, lift, run_suspect, suspects
 from conformance.judge import Judgement, compare
+from conformance.pitfalls import Setting
 from conformance.registry import Implementation, conventions_of
 from oracle import get_method
 from oracle.readings import Expected, budget, expected
@@ -75,20 +76,22 @@ def _meets(judgement: Judgement, meaning: dict[str, str], implementation: Implem
 
 
 def _pitfalls(implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement]) -> list[str]:
-    arguments = {
-        str(judgement.case): {**judgement.case.arguments(implementation.meaning), **implementation.meaning}
+    lifted = {
+        str(judgement.case): lift(judgement.case, {**judgement.case.arguments(implementation.meaning), **implementation.meaning})
         for judgement in [*failing, *passing]
     }
     named: dict[str, None] = {}
     for suspect in suspects(implementation.method):
-        if suspect.pitfall.name not in named and _reproduces(suspect, failing, passing, arguments):
+        if suspect.pitfall.name not in named and _reproduces(suspect, failing, passing, lifted):
             named[suspect.pitfall.name] = None
     return list(named)
 
 
-def _reproduces(suspect: Suspect, failing: Sequence[Judgement], passing: Sequence[Judgement], arguments: dict[str, dict[str, Any]]) -> bool:
+def _reproduces(
+    suspect: Suspect, failing: Sequence[Judgement], passing: Sequence[Judgement], lifted: dict[str, tuple[dict[str, Any], Setting]]
+) -> bool:
     def alike(judgement: Judgement) -> bool | None:
-        outputs = run_suspect(suspect, judgement.case, arguments[str(judgement.case)])
+        outputs = run_suspect(suspect, *lifted[str(judgement.case)])
         return None if outputs is None else _alike(judgement, outputs)
 
     if not alike(failing[0]):

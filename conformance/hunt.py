@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
+
+from threadpoolctl import threadpool_limits
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
@@ -113,6 +116,11 @@ class Hunt:
 
     def run(self) -> HuntResult:
         """Hunt until refuted, out of examples or out of time."""
+        # The oracle's products are small: a second BLAS thread costs more than it gives, and the kernel needs the core.
+        with threadpool_limits(limits=1, user_api="blas") if self.examiner.sandbox.isolated else nullcontext():
+            return self._run()
+
+    def _run(self) -> HuntResult:
         started = time.monotonic()
         for case in self._cases(started + self.effort.seconds):
             judgement = self.examiner.examine(case)

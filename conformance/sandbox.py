@@ -61,6 +61,8 @@ class WorkerDied(Exception):
 class Sandbox:
     """One worker process at a time, started on demand and again after it died. Use as a context manager."""
 
+    isolated = True
+
     def __init__(self, limits: Limits | None = None, *, device: str = "cpu") -> None:
         self.limits, self.device = limits or Limits(), device
         self.arena = Arena()
@@ -190,6 +192,8 @@ class Sandbox:
 
 class InProcess(Sandbox):
     """No worker: the implementation runs in this process, where a debugger can follow it and nothing holds it back."""
+
+    isolated = False
 
     def __init__(self, limits: Limits | None = None, *, device: str = "cpu") -> None:
         super().__init__(limits, device=device)

@@ -73,6 +73,13 @@ class ScaleTwice(Reference):
         return super().factor() ** 2
 
 
+class ScaleOptionTwice(ScaleTwice):
+    name = "scale-option-twice"
+    explanation = "A scale that is given is applied twice; the default one is not."
+    citation = "transformers#38290"
+    needs = "scale is not None and scale != 1 and scale != 0"
+
+
 class ScaleForgotten(Reference):
     name = "scale-forgotten"
     explanation = "The logits are not scaled."
@@ -127,10 +134,10 @@ class ScaleReciprocal(Reference):
     name = "scale-reciprocal"
     explanation = "The logits are divided by the scale instead of multiplied."
     citation = "maxtext#1370"
-    needs = "factor != 1 and factor != -1 and factor != 0"
+    needs = "factor != 1 and factor != -1"
 
     def factor(self) -> float:
-        return 1 / super().factor()
+        return float(np.divide(1.0, super().factor()))
 
 
 class ScaleAfterSoftmax(Reference):

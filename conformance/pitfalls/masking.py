@@ -187,6 +187,13 @@ class CausalIgnoredWithoutMask(CausalIgnored):
     needs = "moved and mask is None"
 
 
+class CausalIgnoredWhenMasked(CausalIgnored):
+    name = "causal-ignored-when-masked"
+    explanation = "A mask replaces causality instead of joining it."
+    citation = "onnxruntime#28904"
+    needs = "moved and mask is not None"
+
+
 class CausalIgnoredWhenWindowed(CausalIgnored):
     name = "causal-ignored-when-windowed"
     explanation = "With a window, only the window is applied, and keys ahead become visible."
@@ -245,6 +252,13 @@ class WindowIgnored(WindowMistake):
         return None, None
 
 
+class WindowIgnoredWhenCausal(WindowIgnored):
+    name = "window-ignored-when-causal"
+    explanation = "With `causal` the kernel takes a path that knows no window."
+    citation = "apache/tvm#18630"
+    needs = "moved and causal"
+
+
 class WindowRightIgnored(WindowMistake):
     name = "window-right-bound-ignored"
     explanation = "Of a window with two bounds only the left one is applied: a query sees every key ahead."
@@ -257,12 +271,23 @@ class WindowRightIgnored(WindowMistake):
 
 class WindowSymmetric(WindowMistake):
     name = "window-symmetric"
-    explanation = "The left bound of the window is used on both sides."
+    explanation = "Of a window with two bounds the left one is used on both sides."
     citation = "LightLLM#1311"
-    needs = "moved and left is not None"
+    needs = "moved and left is not None and right is not None"
 
     def bounds(self) -> tuple[int | None, int | None]:
         return super().bounds()[0], super().bounds()[0]
+
+
+class WindowMirrored(WindowMistake):
+    name = "window-open-side-mirrored"
+    explanation = "A window without a right bound gets the left one on its right side as well."
+    citation = "transformers#39408"
+    needs = "moved and right is None"
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        left, right = super().bounds()
+        return left, left if right is None else right
 
 
 class WindowLeftShort(WindowMistake):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from conformance.pitfalls import Setting
-from conformance.pitfalls.dense import Array, Steps
+from conformance.pitfalls.dense import Array, Reference, Steps
 from conformance.pitfalls.tiled import Tiled
 
 MERGING = ("merge_attention_states",)
@@ -22,15 +22,19 @@ class Part(Tiled):
 
     def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
         super().__init__(arguments, setting)
-        splits = setting.tunables.get("num_splits", 0)
-        if splits:
-            self.edges = [self.keys * part // splits for part in range(splits + 1)]
+        self.splits = setting.tunables.get("num_splits", 0)
+        if self.splits:
+            self.edges = [self.keys * part // self.splits for part in range(self.splits + 1)]
         else:
             self.edges = [*range(0, max(self.keys, 1), self.tile or 1), self.keys]
 
     def facts(self) -> dict[str, Any]:
         """Those of a tiled kernel, and the number of parts that hold keys."""
         return {**super().facts(), "n": len(set(self.edges)) - 1, "overlap": False}
+
+    def applies(self) -> bool:
+        """Whether the mistake can show on this call: splits need no tile."""
+        return Reference.applies(self) if self.splits else super().applies()
 
     def slices(self) -> list[slice]:
         """The keys of each part."""
@@ -39,6 +43,10 @@ class Part(Tiled):
 
 class RoundedPart(Part):
     """A part whose end is moved to a multiple of the tile."""
+
+    def applies(self) -> bool:
+        """Whether the mistake can show on this call."""
+        return self.tile > 0 and super().applies()
 
     def facts(self) -> dict[str, Any]:
         """Those of a part, and whether parts overlap now."""
@@ -218,6 +226,17 @@ class MergedWithoutMaximum(Merge):
         return np.zeros_like(lses[0])
 
 
+class MergedMaximumFromZero(Merge):
+    name = "splits-maximum-starts-at-zero"
+    explanation = "The maximum of the logsumexps starts at 0: parts whose logsumexps are all very negative vanish."
+    citation = "Milakov and Gimelshein 2018, algorithm 3, arXiv:1805.02867"
+    methods = MERGING
+    occasional = True
+
+    def shift(self, lses: Array) -> Array:
+        return np.maximum(lses.max(axis=0), 0.0)
+
+
 class EmptySplitsNan(Merge):
     name = "empty-splits-nan"
     explanation = "Where all parts are empty, (-inf) - (-inf) makes the result NaN."
@@ -227,6 +246,18 @@ class EmptySplitsNan(Merge):
 
     def shift(self, lses: Array) -> Array:
         return lses.max(axis=0)
+
+
+class EmptySplitsLseZero(Merge):
+    name = "empty-splits-lse-zero"
+    explanation = "Where all parts are empty, the logsumexp is 0 instead of -inf: the next merge gives the nothing weight."
+    citation = "flashinfer#440"
+    methods = MERGING
+    needs = "n > 0 and empty"
+
+    def joined_lse(self, lses: Array, weights: Array, shift: Array) -> Array:
+        total = weights.sum(axis=0)
+        return np.where(total == 0, 0.0, super().joined_lse(lses, weights, shift))
 
 
 class SinkInEverySplit(Merge):

@@ -267,10 +267,16 @@ class MaskUncheckedBelowDiagonal(Tiled):
     name = "mask-unchecked-below-diagonal"
     explanation = "In tiles that lie wholly below the causal diagonal the mask is not looked at."
     citation = "FastDeploy#3514"
-    needs = "mask is not None and causal and s > tile"
+    needs = "mask is not None and causal and below"
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "below": bool(self.below().any())}
+
+    def below(self) -> Array:
+        return self.last_keys() <= self.first_positions()
 
     def within_mask(self) -> Array:
-        return super().within_mask() | (self.last_keys() <= self.first_positions())
+        return super().within_mask() | self.below()
 
 
 class MaskTileFull(Tiled):

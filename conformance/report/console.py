@@ -97,10 +97,19 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")
-    if result.not_ruled_out:
-        out.print(f"  not ruled out  {', '.join(result.not_ruled_out)}")
+    if certificate.verdict == "inconclusive":
+        out.print(f"  not ruled out  {', '.join(_grouped(result.not_ruled_out)) or 'nothing, but too few cases were run'}")
     for finding, explained in result.findings:
         show_finding(out, finding, explained, implementation)
+
+
+def _grouped(mistakes: list[str]) -> list[str]:
+    """Names with their tile sizes together: "a (tile 16)", "a (tile 32)" become "a (tile 16, 32)"."""
+    tiles: dict[str, list[str]] = {}
+    for mistake in mistakes:
+        name, _, tile = mistake.partition(" (tile ")
+        tiles.setdefault(name, []).extend([tile.rstrip(")")] if tile else [])
+    return [f"{name} (tile {', '.join(sizes)})" if sizes else name for name, sizes in tiles.items()]
 
 
 def show_finding(out: Console, finding: Finding, explained: list[str], implementation: Implementation) -> None:

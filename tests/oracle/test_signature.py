@@ -102,6 +102,7 @@ def test_a_broadcast_array_is_held_against_arrays_that_come_after_it():
         ({"sinks": np.zeros((1, 4))}, "sinks.ndim=2, but should be 1 (h) [...]"),
         ({"k": np.zeros((1, 2, 5, 8))}, "k.shape[3]=8, but should be d=6 as in q [...]"),
         ({"k": np.zeros((2, 2, 5, 6))}, "k.shape[0]=2, but should be b=1 as in q [...]"),
+        ({"v": np.zeros((3, 2, 5, 7))}, "v.shape[0]=3, but should be b=1 as in q [...]"),
         ({"v": np.zeros((1, 4, 5, 7))}, "v.shape[1]=4, but should be g=2 as in k [...]"),
         ({"v": np.zeros((1, 2, 6, 7))}, "v.shape[2]=6, but should be s=5 as in k [...]"),
         ({"sinks": np.zeros(2)}, "sinks.shape[0]=2, but should be h=4 as in q [...]"),
@@ -257,7 +258,7 @@ def test_keywords_are_those_of_the_specification_in_its_order():
         ("0 < d <= 128 != s", {"d": 128, "s": 5}, True),
         ("-l + 2 * s - d // 2 < 0", {"l": 9, "s": 2, "d": 4}, True),
         ("dtype == 'float32'", {"dtype": "float32"}, True),
-        ("mask", {"mask": True}, True),
+        ("mask and l", {"mask": True, "l": 3}, True),
     ],
 )
 def test_a_condition_is_evaluated_over_dimensions_and_options(condition, values, truth):
