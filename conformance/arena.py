@@ -26,13 +26,24 @@ def dtype_named(name: str) -> np.dtype:
 
 @dataclass(frozen=True)
 class ArrayView:
-    """Where an array lies in the arena. Strides are in bytes, as in NumPy."""
+    """Where an array lies in the arena.
+
+    Attributes:
+        name: of the argument or output.
+        dtype: of its elements, by name.
+        shape: as in NumPy.
+        strides: in bytes, as in NumPy.
+        offset: of its first element, in bytes.
+        start, size: the memory that belongs to it, gaps included: what a framework calls its storage.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+    start: int
+    size: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -41,7 +52,7 @@ class ArrayView:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ArrayView:
         """Undo `to_json`."""
-        return cls(data["name"], data["dtype"], tuple(data["shape"]), tuple(data["strides"]), data["offset"])
+        return cls(data["name"], data["dtype"], tuple(data["shape"]), tuple(data["strides"]), data["offset"], data["start"], data["size"])
 
 
 class Arena:
@@ -72,9 +83,14 @@ class Arena:
         """The array that lies there."""
         return np.ndarray(where.shape, dtype_named(where.dtype), self.memory.data, where.offset, where.strides)
 
+    def storage(self, where: ArrayView) -> np.ndarray:
+        """All the memory that belongs to the array, as one dimension of its elements."""
+        return self.memory[where.start : where.start + where.size].view(dtype_named(where.dtype))
+
     def store(self, name: str, array: np.ndarray, offset: int) -> ArrayView:
         """Copy an array to an offset, contiguously."""
-        where = ArrayView(name, array.dtype.name, array.shape, tuple(_contiguous_strides(array.shape, array.itemsize)), offset)
+        strides = tuple(_contiguous_strides(array.shape, array.itemsize))
+        where = ArrayView(name, array.dtype.name, array.shape, strides, offset, offset, array.nbytes)
         self.reserve(offset + array.nbytes)
         self.view(where)[...] = array
         return where

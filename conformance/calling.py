@@ -77,7 +77,7 @@ class _Placed:
     def at(self, start: int) -> ArrayView:
         """The view, when the base lies at an offset of the arena."""
         inner = self.view.__array_interface__["data"][0] - self.base.__array_interface__["data"][0] if self.view.size else 0
-        return ArrayView(self.name, self.view.dtype.name, self.view.shape, self.view.strides, start + inner)
+        return ArrayView(self.name, self.view.dtype.name, self.view.shape, self.view.strides, start + inner, start, self.base.nbytes)
 
 
 class Caller:
@@ -188,8 +188,7 @@ class Caller:
         array = None
         if "view" in facts:
             where = ArrayView.from_json(facts["view"])
-            size = int(np.prod(where.shape)) * np.dtype(where.dtype if where.dtype != "bfloat16" else "uint16").itemsize
-            self.arena.reserve(where.offset + size)
+            self.arena.reserve(where.start + where.size)
             array = self.arena.view(where).copy()
             order = self._order(array.ndim)
             if order is not None:

@@ -81,7 +81,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
-@click.option("--max-examples", type=int, default=300, show_default=True, metavar="N", help="Cases for each target and dtype.")
+@click.option("--max-examples", type=int, default=500, show_default=True, metavar="N", help="Cases for each target and dtype.")
 @click.option("--budget", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")

@@ -10,6 +10,7 @@ from conformance.cases.case import Case
 from conformance.judge import Finding, Judge, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
+from oracle.conditions import holds
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Clock", "Examiner"]
@@ -63,7 +64,7 @@ class Examiner:
         started = time.perf_counter()
         meaning = self.implementation.meaning
         arguments = case.arguments(meaning)
-        warm_up = case.warm_up() if case.warm else None
+        warm_up = self._warm_up(case) if case.warm else None
         request = self.caller.request(case, arguments, (warm_up, warm_up.arguments(meaning)) if warm_up else None)
         made = time.perf_counter()
         try:
@@ -84,9 +85,15 @@ class Examiner:
         self.clock.judging += ended - answered
         return judgement
 
-    @staticmethod
-    def _failed_warm_up(case: Case, responses: list[Response]) -> Judgement | None:
+    def _warm_up(self, case: Case) -> Case:
+        """The call before; as the case itself in its options where the implementation's restrictions exclude another."""
+        warm_up = case.warm_up(self.implementation.options)
+        return warm_up if all(holds(condition, warm_up.facts()) for condition in self.implementation.restrictions) else case.warm_up()
+
+    def _failed_warm_up(self, case: Case, responses: list[Response]) -> Judgement | None:
         if not case.warm or responses[0].exception is None:
             return None
         # The warm-up is a case of its own: say so rather than blame the one that was asked for.
-        return Judgement(case, Finding("exception", case.warm_up(), f"raised {responses[0].exception}", details=responses[0].traceback))
+        return Judgement(
+            case, Finding("exception", self._warm_up(case), f"raised {responses[0].exception}", details=responses[0].traceback)
+        )

@@ -28,9 +28,9 @@ __all__ = ["Worker", "main"]
 class NumpyArrays:
     """How the numpy backend takes and gives arrays."""
 
-    def take(self, array: np.ndarray) -> Any:
+    def take(self, arena: Arena, where: ArrayView) -> Any:
         """A view of shared memory as this backend's array."""
-        return array
+        return arena.view(where)
 
     def give(self, output: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
         """A plain array, or None, and the facts that the judge wants to know."""
@@ -47,11 +47,13 @@ class TorchArrays:
 
         self.torch, self.device = torch, device
 
-    def take(self, array: np.ndarray) -> Any:
-        """A view of shared memory as a tensor; copied, with its strides, to a device that is not the CPU."""
-        torch = self.torch
-        is_bfloat16 = array.dtype.name == "bfloat16"  # which torch cannot take from NumPy
-        tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(array)
+    def take(self, arena: Arena, where: ArrayView) -> Any:
+        """A tensor on shared memory, with its storage offset; copied, with its strides, to a device that is not the CPU."""
+        torch, storage = self.torch, arena.storage(where)
+        is_bfloat16 = where.dtype == "bfloat16"  # which torch cannot take from NumPy
+        flat = torch.from_numpy(storage.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(storage)
+        size = storage.itemsize
+        tensor = flat.as_strided(where.shape, [stride // size for stride in where.strides], (where.offset - where.start) // size)
         if self.device == "cpu":
             return tensor
         moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
@@ -150,7 +152,7 @@ class Worker:
         for call in request["calls"]:
             for source, start, size in call["copies"]:
                 memory[start : start + size] = memory[source : source + size]
-            arguments = {view["name"]: self.arrays.take(self.arena.view(ArrayView.from_json(view))) for view in call["arrays"]}
+            arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
             options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
             positional = [arguments.pop(name) for name in call["positional"]]
             try:

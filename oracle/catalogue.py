@@ -109,6 +109,9 @@ class Method:
                 raise OptionError(f"{name} is not an argument of {self.name}, but should be one of {', '.join(sorted(known))}")
         shapes = {spec.name: np.shape(arguments[spec.name]) for spec in self.signature.inputs if arguments.get(spec.name) is not None}
         sizes = self.signature.bind(shapes, self.name)
+        for spec in self.signature.inputs:
+            if spec.kind == "bool" and spec.name in shapes and (dtype := np.asarray(arguments[spec.name]).dtype).kind != "b":
+                raise OptionError(f"{spec.name}.dtype={dtype}, but should be bool (True may attend) [{self.name}]")
         for condition, words in self.where.items():
             if 0 in (sizes[dim] for dim in ("g",) if dim in sizes) or not holds(condition, sizes):
                 given = ", ".join(f"{dim}={size}" for dim, size in sizes.items())
@@ -128,7 +131,11 @@ class Method:
         names = [spec.name for spec in self.signature.required]
         if len(arrays) > len(names):
             raise OptionError(f"{self.name} got {len(arrays)} positional arguments, but should get {len(names)}: {', '.join(names)}")
-        arguments = dict(zip(names, arrays, strict=False)) | keywords
+        arguments = dict(zip(names, arrays, strict=False))
+        for name in arguments:
+            if name in keywords:
+                raise OptionError(f"{name} is given twice, but should be given by position or by keyword [{self.name}]")
+        arguments |= keywords
         self.check(arguments)
         for spec in self.signature.inputs:
             if arguments.get(spec.name) is not None:

@@ -28,7 +28,7 @@ class ConditionError(ValueError):
 @lru_cache(maxsize=1024)
 def _compiled(condition: str) -> tuple[CodeType, frozenset[str]]:
     try:
-        tree = ast.parse(condition, mode="eval")
+        tree = ast.parse(condition.strip(), mode="eval")
     except SyntaxError as error:
         raise ConditionError(f"condition={condition!r}, but should be an expression such as 'h == g' ({error.msg})") from None
     for node in ast.walk(tree):
@@ -55,4 +55,8 @@ def check_condition(condition: str, known: set[str]) -> None:
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
     """Evaluate a condition; a name without a value is None."""
     code, names = _compiled(condition)
-    return bool(eval(code, {"__builtins__": {}}, {name: values.get(name) for name in names}))
+    try:
+        return bool(eval(code, {"__builtins__": {}}, {name: values.get(name) for name in names}))
+    except (TypeError, ZeroDivisionError) as error:
+        given = ", ".join(f"{name}={values.get(name)!r}" for name in sorted(names))
+        raise ConditionError(f"condition={condition!r} cannot be evaluated with {given}: {error}") from None

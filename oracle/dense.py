@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.readings.ops import as_operand, shifted_exponentials
+from oracle.readings.ops import as_operand, logarithm, number, shifted_exponentials
 
 __all__ = ["allowed_keys", "attention", "attention_with_lse", "merge_attention_states", "scores_of_keys"]
 
@@ -99,7 +99,7 @@ def scores_of_keys(
     q: Array, k: Array, *, bias: Array | None, softcap: float | None, scale: float | None, softcap_order: str, head_map: str
 ) -> Array:
     """The logits before masking, (B, Hq, Lq, Lk): softcap(scale * q k^T) + bias."""
-    scale = 1 / np.sqrt(np.float64(q.shape[-1])) if scale is None else scale
+    scale = 1 / np.sqrt(number(q.shape[-1], like=q)) if scale is None else scale
     grouped = split_heads(q, k.shape[1], head_map)
     scores = join_heads(np.matmul(grouped, np.swapaxes(k, -1, -2)[:, :, None]), head_map) * scale
     if bias is not None and softcap_order == "after-bias":
@@ -165,8 +165,8 @@ def attention_with_lse(
     out = np.where(hidden, 0.0, join_heads(weighted, head_map) / np.where(nothing, 1.0, total))
     if empty_row != "zeros" and sinks is None:
         out = np.where(hidden, _filler(empty_row, v, q.shape, head_map), out)
-    lse = np.where(nothing, -np.inf, np.log(np.where(nothing, 1.0, total)) + shift)[..., 0]
-    return out, lse if lse_base == "e" else lse / np.log(2.0)
+    lse = np.where(nothing, -np.inf, logarithm(np.where(nothing, 1.0, total)) + shift)[..., 0]
+    return out, lse if lse_base == "e" else lse / np.log(number(2.0, like=q))
 
 
 def _filler(empty_row: str, v: Array, shape: tuple[int, ...], head_map: str) -> Array:
@@ -174,7 +174,7 @@ def _filler(empty_row: str, v: Array, shape: tuple[int, ...], head_map: str) -> 
     keys = v.shape[2]
     if empty_row == "nan" or keys == 0:
         return np.nan if empty_row == "nan" else 0.0
-    mean = np.sum(v, axis=2, keepdims=True) * (1.0 / keys)  # (B, Hkv, 1, Dv)
+    mean = np.sum(v, axis=2, keepdims=True) / keys  # (B, Hkv, 1, Dv)
     group = shape[1] // v.shape[1]
     return join_heads(np.broadcast_to(mean[:, :, None], (*mean.shape[:2], group, 1, v.shape[3])), head_map)
 
@@ -251,7 +251,7 @@ def merge_attention_states(outs: Array, lses: Array, *, lse_base: str = "e") -> 
         out (B, H, L, Dv) and lse (B, H, L); zeros and -inf where all parts are empty.
     """
     if lse_base == "2":
-        lses = lses * np.log(2.0)
+        lses = lses * np.log(number(2.0, like=lses))
     present = _is_present(lses)  # (B, H, L, N)
     weights, shift = shifted_exponentials(np.moveaxis(lses, 0, -1))
     nothing = ~present.any(axis=-1, keepdims=True)
@@ -259,8 +259,8 @@ def merge_attention_states(outs: Array, lses: Array, *, lse_base: str = "e") -> 
     parts = np.moveaxis(outs, 0, -2)  # (B, H, L, N, Dv)
     merged = np.matmul(weights[..., None, :], parts)[..., 0, :]
     out = np.where(nothing, 0.0, merged / total)
-    lse = np.where(nothing, -np.inf, np.log(total) + shift)[..., 0]
-    return out, lse if lse_base == "e" else lse / np.log(2.0)
+    lse = np.where(nothing, -np.inf, logarithm(total) + shift)[..., 0]
+    return out, lse if lse_base == "e" else lse / np.log(number(2.0, like=lses))
 
 
 def _is_present(lses: Array) -> np.ndarray:

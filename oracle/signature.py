@@ -90,7 +90,7 @@ class Signature:
             The size of every dimension.
 
         Raises:
-            ShapeError: an argument is missing, unknown, has the wrong number of axes or a size that disagrees.
+            ShapeError: an argument is missing, has the wrong number of axes or a size that disagrees.
         """
         sizes: dict[str, int] = {}
         owners: dict[str, str] = {}
@@ -153,7 +153,11 @@ def parse_signature(text: str) -> Signature:
     inputs, outputs = (
         tuple(_parse_array(part, position) for position, part in enumerate(side.split(",")) if part.strip()) for side in text.split("->")
     )
-    known = {dim for spec in inputs for dim in spec.dims}
+    known = {dim for spec in inputs if not spec.broadcast for dim in spec.dims}
+    for spec in inputs:
+        unbound = [dim for dim in spec.dims if dim not in known]
+        if unbound:
+            raise ValueError(f"input {spec.name} broadcasts to {unbound[0]!r}, but some other input should have that dimension")
     for spec in outputs:
         unknown = [dim for dim in spec.dims if dim not in known]
         if unknown:

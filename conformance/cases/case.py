@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -155,13 +155,22 @@ class Case:
             return self
         return replace(self, arrays={name: replace(recipe, garbage="") for name, recipe in self.arrays.items()})
 
-    def warm_up(self) -> Case:
-        """The call that comes first: same shapes, other values, plain layouts, one option more or less."""
+    def warm_up(self, options: Collection[str] = ()) -> Case:
+        """The call that comes first: same shapes, other values, plain layouts, perhaps one optional array more or less.
+
+        Args:
+            options: the keywords that the implementation takes.
+        """
         arrays = {name: replace(recipe, seed=recipe.seed + 1000, layout="contiguous", garbage="") for name, recipe in self.arrays.items()}
         arrays = {name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe="normal") for name, recipe in arrays.items()}
-        optional = [spec.name for spec in self.specification.signature.optional if spec.name in arrays]
-        if optional and zlib.crc32(str(self).encode()) % 2:  # a stable choice: hash() differs from run to run
-            del arrays[optional[0]]
+        optional = [spec for spec in self.specification.signature.optional if spec.name in options]
+        if optional:
+            choice = zlib.crc32(str(self).encode())  # stable, as hash() is not from run to run
+            spec = optional[choice // 2 % len(optional)]
+            if spec.name in arrays and choice % 2:
+                del arrays[spec.name]
+            elif spec.name not in arrays:
+                arrays[spec.name] = ArrayRecipe("random" if spec.kind == "bool" else "normal")
         return replace(self, arrays=arrays, warm=False)
 
     def storage(self, spec: ArraySpec) -> Format:

@@ -49,9 +49,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("small", 0.30, 20, 20_000),
-    Stage("tiles", 0.60, 300, 70_000),
-    Stage("long", 0.10, 5000, 300_000),
+    Stage("small", 0.55, 20, 20_000),
+    Stage("tiles", 0.38, 300, 70_000),
+    Stage("long", 0.07, 5000, 300_000),
 )
 
 
@@ -92,7 +92,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         room //= sizes.get(QUERY_HEADS, 1)
         sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2) if batch <= max(room, 1)] + [0] * small)
     # A mask of lower rank shows which axes an implementation takes it for only where two of them have one size.
-    same = choose((None,) * 6 + ("l", "h"))
+    same = choose((None,) * 4 + ("l", "h"))
     if sizes.get(BATCHES, 0) > 1 and same == "l" and QUERY_LENGTHS in sizes and small:
         sizes[QUERY_LENGTHS] = sizes[BATCHES]
     elif sizes.get(BATCHES, 0) > 1 and same == "h" and KV_HEADS in sizes:

@@ -150,7 +150,7 @@ class SentinelAdded(Reference):
     name = "mask-sentinel-added"
     explanation = "-10000 is added to the logits of hidden keys: large ones stay visible, and a row without keys attends to all of them."
     citation = "transformers#14859"
-    needs = "hidden"
+    needs = "empty and s > 0"
 
     def masked(self, logits: Array, allowed: Array) -> Array:
         return np.where(allowed, logits, logits - 1e4)

@@ -24,13 +24,14 @@ class Part(Tiled):
         super().__init__(arguments, setting)
         self.splits = setting.tunables.get("num_splits", 0)
         if self.splits:
-            self.edges = [self.keys * part // self.splits for part in range(self.splits + 1)]
+            edges = {self.keys * part // self.splits for part in range(self.splits + 1)}  # a split without keys does nothing
         else:
-            self.edges = [*range(0, max(self.keys, 1), self.tile or 1), self.keys]
+            edges = {*range(0, self.keys, self.tile or 1), self.keys}
+        self.edges = sorted(edges) if self.keys else [0, 0]
 
     def facts(self) -> dict[str, Any]:
         """Those of a tiled kernel, and the number of parts that hold keys."""
-        return {**super().facts(), "n": len(set(self.edges)) - 1, "overlap": False}
+        return {**super().facts(), "n": len(self.edges) - 1, "overlap": False}
 
     def applies(self) -> bool:
         """Whether the mistake can show on this call: splits need no tile."""

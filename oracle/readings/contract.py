@@ -27,6 +27,10 @@ FOLDED_ROUNDINGS = 4
 # CUDA's expf and exp2f and the vector libraries of CPUs stay within 2 units in the last place, a unit being two roundoffs.
 EXP_ROUNDOFFS = 4
 
+# tanh(x) as 1 - 2 / (exp(2x) + 1), as kernels without a tanh form it, by a rounded reciprocal: at worst (x near -1) 1.7
+# roundoffs of 1 come from the exponential, 5.3 from the quotient and 0.8 from the difference. Absolute, not relative.
+TANH_ROUNDOFFS = 8
+
 
 @dataclass(frozen=True)
 class PrecisionContract:
@@ -56,8 +60,13 @@ class PrecisionContract:
 
     @property
     def exp_error(self) -> float:
-        """Relative error of an exponential (and of the other elementary functions)."""
+        """Relative error of an exponential or a logarithm."""
         return EXP_ROUNDOFFS * self.unit_roundoff
+
+    @property
+    def tanh_error(self) -> float:
+        """Absolute error of a hyperbolic tangent."""
+        return TANH_ROUNDOFFS * self.unit_roundoff
 
     @property
     def flush(self) -> float:

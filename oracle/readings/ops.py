@@ -14,7 +14,7 @@ from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
 from oracle.readings.rules import exponential_error
 
-__all__ = ["as_operand", "shifted_exponentials"]
+__all__ = ["as_operand", "logarithm", "number", "shifted_exponentials"]
 
 # At this distance from the maximum a weight is far below every format's smallest number.
 FARTHEST = 800.0
@@ -37,6 +37,24 @@ def shifted_exponentials(scores: Any) -> tuple[Any, Any]:
         shift = balls(shift)
     with np.errstate(under="ignore"):
         return np.exp(scores - shift), shift
+
+
+def number(x: float, like: Any) -> Any:
+    """A number in the arithmetic of a reading, so that a constant computed from it is as accurate as the reading is."""
+    if is_balls(like):
+        return balls(np.asarray(x, dtype=np.float64))
+    return getattr(like, "value", like).dtype.type(x)  # `Bounded` and its like hold their numbers in `value`
+
+
+def logarithm(x: Any) -> Any:
+    """Natural logarithm. Where a selection or an empty sum left plain numbers among balls, they become balls first."""
+    if not is_balls(x):
+        return np.log(x)
+    plain = np.array([not hasattr(element, "log") for element in x.ravel()], dtype=bool).reshape(x.shape)
+    if plain.any():
+        x = x.copy()
+        x[plain] = balls(x[plain].astype(np.float64))
+    return np.log(x)
 
 
 def as_operand(weights: Any) -> Any:
@@ -70,6 +88,7 @@ def _bounded_exponentials(scores: Bounded) -> tuple[Bounded, np.ndarray]:
     error = np.maximum(argument, -FARTHEST)
     error *= -6 * unit
     error += scores.error
+    error *= 1 + 6 * unit  # what is rounded is the erroneous argument
     error += 4 * unit * np.abs(shift) + contract.exp_error + rescales
     with np.errstate(under="ignore"):
         weights = np.exp(argument)

@@ -44,7 +44,7 @@ def finish(value: np.ndarray, error: np.ndarray, contract: PrecisionContract, ro
     magnitude = np.abs(value)
     if error.shape != value.shape or error.dtype != value.dtype:
         error = np.broadcast_to(error, value.shape).astype(value.dtype)
-    largest, unit = magnitude.max(initial=0.0), roundings * contract.unit_roundoff
+    largest, unit = magnitude.max(initial=0.0), math.expm1(roundings * math.log1p(contract.unit_roundoff))
     infinite = None if largest < np.inf else (np.isinf(value), error == np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
         error *= 1 + unit
@@ -83,13 +83,17 @@ def multiply(a: Any, b: Any) -> Bounded:
 
 @rule((np.true_divide, "__call__"))
 def divide(a: Any, b: Any) -> Bounded:
-    (av, ae), (bv, be) = split(a), split(b)
+    """As a reciprocal and a product, which many kernels form: two roundings, and the reciprocal has a range of its own."""
+    (av, ae), (bv, be), contract = split(a), split(b), contract_of(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = av / bv
         margin = np.abs(bv) - be
-        known = margin > 0  # a divisor that may be zero leaves nothing known, 0 / 0 included
+        known = margin * contract.accumulate.largest > 1  # a divisor that may be zero leaves nothing known, 0 / 0 included
         error = np.where(known, (ae + np.abs(value) * be) / np.where(known, margin, 1.0), np.inf)
-    return finish(value, error, contract_of(a, b), roundings=2.0)  # a reciprocal and a product, in many kernels
+    subnormal = np.abs(bv) * contract.accumulate.smallest_normal > 1
+    if np.any(subnormal):
+        error = error + (np.abs(av) + ae) * subnormal * contract.flush
+    return finish(value, error, contract, roundings=2.0)
 
 
 @rule((np.negative, "__call__"))
@@ -126,7 +130,8 @@ def exponential_error(argument: np.ndarray, value: np.ndarray, error: np.ndarray
         growth *= value
         return growth
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return np.fmax(np.minimum(np.exp(argument + np.minimum(error, LARGEST)), LARGEST) - value, 0.0)
+        growth = np.fmax(np.minimum(np.exp(argument + np.minimum(error, LARGEST)), LARGEST) - value, 0.0)
+        return np.where(np.isinf(value), np.inf, growth) if value.max(initial=0.0) == np.inf else growth
 
 
 @rule((np.exp, "__call__"))
@@ -134,7 +139,7 @@ def exp(a: Bounded) -> Bounded:
     contract, argument_error = a.contract, split(a)[1]
     value = np.exp(a.value)
     # The argument is rounded when it is formed and again when log2(e) is folded into it for exp2.
-    rounded = 3 * contract.unit_roundoff * np.where(np.isfinite(a.value), np.abs(a.value), 0.0)
+    rounded = 3 * contract.unit_roundoff * (np.where(np.isfinite(a.value), np.abs(a.value), 0.0) + argument_error)
     error = exponential_error(a.value, value, argument_error + rounded + contract.exp_error)
     return finish(value, error, contract, roundings=0)
 
@@ -144,8 +149,9 @@ def log(a: Bounded) -> Bounded:
     with np.errstate(divide="ignore", invalid="ignore"):
         value, error = np.log(a.value), split(a)[1]
         relative = np.minimum(np.where(error > 0, error / a.value, 0.0), 1.0)
-        # ln(x) by log2(x) * ln(2) keeps the absolute, not the relative accuracy near x = 1.
-        return finish(value, -np.log1p(-relative) + a.contract.exp_error, a.contract, roundings=2.0)
+        # ln(x) by log2(x) * ln(2), whose log2 may keep only its absolute accuracy near x = 1.
+        own = a.contract.exp_error * (1 + np.where(np.isfinite(value), np.abs(value), 0.0))
+        return finish(value, own - np.log1p(-relative), a.contract, roundings=2.0)
 
 
 @rule((np.tanh, "__call__"))
@@ -153,8 +159,7 @@ def tanh(a: Bounded) -> Bounded:
     value, error = np.tanh(a.value), split(a)[1]
     # The slope 1 - tanh^2 changes by less than the argument does.
     steepest = np.minimum(1.0 - value * value + error, 1.0)
-    # Kernels without a tanh form it from exp: accurate to the unit roundoff of 1, not of the result.
-    return Bounded(value, np.minimum(error * steepest + a.contract.exp_error, 2.0), a.contract)
+    return Bounded(value, np.minimum(error * steepest, 2.0) + a.contract.tanh_error, a.contract)
 
 
 @rule((np.sqrt, "__call__"))
@@ -176,7 +181,7 @@ def matmul(a: Any, b: Any) -> Bounded:
         return Bounded(value, np.zeros(()), contract)
     left, right = magnitudes(av), magnitudes(bv)
     terms = product_terms(left, right, contract)
-    gamma, magnitude = contract.gamma(terms.count, terms.dependent), terms.magnitude
+    gamma, magnitude = contract.gamma(terms.rows.count[..., None], terms.dependent), terms.magnitude
     compounded = 1 + gamma.max() + operand  # those roundings apply to erroneous terms
     in_range = terms.rows.total.max() * right.max() <= contract.accumulate.largest
     if in_range and not operand and magnitude is None and gamma.shape[-1] == 1:
@@ -218,7 +223,7 @@ def total(a: Bounded, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     rows = magnitudes(last.reshape(*last.shape[: last.ndim - len(axes)], math.prod(last.shape[last.ndim - len(axes) :])))
     kept = tuple(1 if index in axes else size for index, size in enumerate(a.shape))
     terms = terms_of(rows, contract)
-    gamma = contract.gamma(terms.large, terms.alike * terms.large)
+    gamma = contract.gamma(terms.count, terms.alike * terms.large)
     rounding = gamma * terms.total
     if terms.tiny.any():
         rounding += tiny_terms(rows, terms).sum(axis=-1)

@@ -113,14 +113,12 @@ class ProductTerms:
 
     Attributes:
         rows: of the left factors.
-        count: of terms whose roundings `dependent` describes, (..., L, 1).
-        dependent: how many of those may round in the same direction, (..., L, 1) or (..., L, N).
+        dependent: how many terms may round in the same direction, (..., L, 1) or (..., L, N).
         magnitude: |left| @ |right|, if it was needed.
         lost: what tiny terms may lose on top of that, (..., L, N) or 0.
     """
 
     rows: Terms
-    count: np.ndarray
     dependent: np.ndarray
     magnitude: np.ndarray | None = None
     lost: np.ndarray | float = 0.0
@@ -157,5 +155,4 @@ def product_terms(left: np.ndarray, right: np.ndarray, contract: PrecisionContra
     by_column = columns.tiny.max()
     if by_column > few:
         by_column = columns.tiny[..., None, :]
-    count = (rows.count if magnitude is None else rows.large)[..., None]
-    return ProductTerms(rows, count, alike + tiny[..., None] + by_column, magnitude, lost)
+    return ProductTerms(rows, alike + tiny[..., None] + by_column, magnitude, lost)

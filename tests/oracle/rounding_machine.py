@@ -115,6 +115,7 @@ class Rounded(np.lib.mixins.NDArrayOperatorsMixin):
 
     shape = property(lambda self: self.value.shape)
     ndim = property(lambda self: self.value.ndim)
+    dtype = property(lambda self: self.value.dtype)
 
     def _plain(self, x):
         """A machine rounds the constants of its program; arrays that are not its own hold small numbers or masks."""
@@ -139,7 +140,9 @@ class Rounded(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(self, function, types, args, kwargs):
         if function in (np.sum, np.cumsum, np.einsum):
             return {np.sum: total, np.cumsum: cumulated, np.einsum: contracted}[function](*args, **kwargs)
-        plain = [[self._plain(x) for x in arg] if isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Rounded) else arg for arg in args]
+        plain = [
+            [self._plain(x) for x in arg] if isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Rounded) else arg for arg in args
+        ]
         plain = [arg.value if isinstance(arg, Rounded) else arg for arg in plain]
         return Rounded(function(*plain, **kwargs), self.machine)
 

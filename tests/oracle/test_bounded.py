@@ -4,13 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from rounding_machine import CONTRACT_OF, Machine
+from rounding_machine import Machine
 
-from oracle import attention, attention_with_lse, merge_attention_states
-from oracle.readings import bounded, budget, expected, rules
-from oracle.readings.bounded import Bounded, UnboundedOperation
+from oracle.readings import bounded
+from oracle.readings.bounded import Bounded
 from oracle.readings.contract import CONTRACTS
-from oracle.readings.ops import as_operand, shifted_exponentials
 
 FORMATS = ("float32", "float16", "bfloat16")
 ROUNDINGS = ("nearest", "random", "up", "down")

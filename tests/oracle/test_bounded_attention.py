@@ -208,7 +208,12 @@ def test_an_operation_without_a_rule_is_named():
 
 def test_a_bounded_array_never_becomes_a_plain_one():
     array = Bounded(np.ones(2), np.zeros(()), CONTRACTS["float32"])
-    for use in (lambda: np.asarray(array), lambda: np.array([array, array]), lambda: np.asarray(array, dtype=float), lambda: np.zeros(2) @ np.array(array)):
+    for use in (
+        lambda: np.asarray(array),
+        lambda: np.array([array, array]),
+        lambda: np.asarray(array, dtype=float),
+        lambda: np.zeros(2) @ np.array(array),
+    ):
         with pytest.raises(UnboundedOperation, match="its error would be lost"):
             use()
 

@@ -73,6 +73,10 @@ def inputs(kind, rng, length, width):
     def spike(gap, values, spread=0.5):
         return towards, first_feature(ahead(length, gap, spread * rng.uniform(-1, 1, length))), values
 
+    def with_first(rows, feature):
+        return np.concatenate([np.full((len(rows), 1), feature), rows[:, 1:]], axis=1)
+
+    odd = np.arange(length)[:, None] % 2
     positive, first_large = np.abs(v) + 1, np.where(np.arange(length)[:, None] == 0, 8.0, np.abs(v) + 1)
     name, _, number = kind.partition(" ")
     makers = {
@@ -82,8 +86,8 @@ def inputs(kind, rng, length, width):
         "falling": lambda: (towards, first_feature(-np.sort(rng.uniform(0, 12, (length, 1)), axis=0)), v),
         "slowly-rising": lambda: (towards, first_feature(1e-4 * np.arange(length)[:, None]), np.abs(v)),
         "near-ties": lambda: near_ties(float(number), positive),
-        "clusters": lambda: (q, near_ties(1e-4, v)[1] * np.where(np.arange(length)[:, None] % 2, 1, 0.9), 1 - 4.0 * (np.arange(length)[:, None] % 2) + 0 * v),
-        "offset": lambda: (np.concatenate([np.full((len(q), 1), float(number) * np.sqrt(width)), q[:, 1:]], axis=1), np.concatenate([np.ones((length, 1)), k[:, 1:]], axis=1), v),
+        "clusters": lambda: (q, near_ties(1e-4, v)[1] * np.where(odd, 1, 0.9), 1 - 4.0 * odd + 0 * v),
+        "offset": lambda: (with_first(q, float(number) * np.sqrt(width)), with_first(k, 1.0), v),
         "constant-values": lambda: (q, k, np.full_like(v, 1.2345678)),
         "spike": lambda: spike(float(number), positive),
         "spike-over-ties": lambda: spike(float(number), positive, 1e-3),
@@ -112,13 +116,12 @@ def judged(kind, storage, length, width, contract):
 
 
 def ratios(kernel, kind, storage, length, width, contract=None):
-    """Error over budget of every element."""
+    """Error over budget of every element; no number, where one is wanted, is infinitely far off."""
     arrays, value, allowed = judged(kind, storage, length, width, contract or storage)
     with np.errstate(all="ignore"):
         got = kernel(*arrays).astype(np.float64)
-    assert np.all(np.isfinite(got))
-    assert np.all(allowed < np.inf)
-    return np.abs(got - value) / np.maximum(allowed, 1e-300)
+    error = np.where(np.isfinite(got), np.abs(got - value), np.inf)
+    return np.where(allowed < np.inf, error / np.maximum(allowed, 1e-300), 0.0)
 
 
 def survey(kind, storage, shapes):
@@ -129,7 +132,7 @@ def survey(kind, storage, shapes):
     }
     order = sorted(worst, key=worst.get)
     quartiles = ", ".join(f"{worst[order[len(order) * part // 4]]:.3f}" for part in (1, 2, 3))
-    print(f"\n{storage:9s} {kind:22s} worst {worst[order[-1]]:.3f} by {order[-1]}; quartiles of kernels {quartiles}", end="")
+    print(f"\n{storage:9s} {kind:22s} worst {worst[order[-1]]:.3f} by {order[-1]}; quartiles of kernels {quartiles}", end="")  # noqa: T201
     return worst
 
 
@@ -147,11 +150,18 @@ def test_every_right_way_of_computing_stays_within_the_budget_over_thousands_of_
     assert max(worst.values()) <= 1, worst
 
 
-def test_budgets_are_not_vacuous():
-    """On ordinary inputs some right kernel uses a good part of what it is allowed."""
-    for storage, least in (("float32", 0.02), ("bfloat16", 0.3), ("float16", 0.3)):
-        for kind in ("x 1", "x 10", "x 100"):
-            assert max(survey(kind, storage, ((7, 64), (65, 16), (257, 32))).values()) > least
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_budget_would_let_zeros_pass(kind, storage):
+    _, value, allowed = judged(kind, storage, 257, 32, storage)
+    assert np.all(allowed < np.inf)
+    assert np.mean(np.abs(value) > allowed) > 0.5
+
+
+@pytest.mark.parametrize(("storage", "least"), [("float32", 0.03), ("bfloat16", 0.3), ("float16", 0.3)])
+def test_right_kernels_use_a_good_part_of_an_ordinary_budget(storage, least):
+    worst = {kind: max(survey(kind, storage, ((7, 64), (65, 16), (257, 32))).values()) for kind in ("x 1", "x 10")}
+    assert min(worst.values()) > least, worst
 
 
 def worst_of(kernel, kind, storage, contract=None, shapes=((33, 32), (257, 32))):
@@ -160,27 +170,27 @@ def worst_of(kernel, kind, storage, contract=None, shapes=((33, 32), (257, 32)))
 
 @pytest.mark.parametrize("storage", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kernel", [kernels.softmax_in_bfloat16, kernels.logits_in_bfloat16])
-def test_a_softmax_in_bfloat16_leaves_the_budget(kernel, storage):
+def test_a_softmax_on_logits_of_bfloat16_leaves_the_budget(kernel, storage):
     for kind in ("x 3", "x 10", "x 100", "offset 1e3"):
         assert min(worst_of(kernel, kind, storage)) > 1.5, kind
-    assert max(worst_of(kernels.softmax_in_bfloat16, "x 1", storage)) > 1
+
+
+def test_a_softmax_wholly_in_bfloat16_leaves_the_budget_even_on_small_logits():
+    assert min(worst_of(kernels.softmax_in_bfloat16, "x 1", "bfloat16", shapes=((257, 80), (1024, 64)))) > 1
 
 
 @pytest.mark.parametrize("kernel", [kernels.softmax_in_bfloat16, kernels.logits_in_bfloat16, kernels.products_in_tf32])
 def test_less_than_float32_leaves_the_float32_budget_at_once(kernel):
-    for kind in ("x 1", "x 10", "equal", "rising", "spike 5"):
-        wrong = kernel
-        if kind in ("equal", "rising", "spike 5") and kernel is kernels.logits_in_bfloat16:
-            continue  # equal logits stay equal, and few-bit ones exact
-        assert min(worst_of(wrong, kind, "float32")) > 5, kind
+    for kind in ("x 1", "x 3", "x 10", "channel"):
+        assert min(worst_of(kernel, kind, "float32")) > 5, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_in_tf32_pass_under_its_own_contract(kind):
+def test_products_in_tf32_pass_under_their_own_contract(kind):
     assert max(worst_of(kernels.products_in_tf32, kind, "float32", "tf32", ((3, 8), (33, 32), (257, 32)))) <= 1
 
 
-def test_weights_in_bfloat16_pass_under_the_contract_that_says_so_and_not_without():
+def test_weights_cast_to_bfloat16_pass_under_the_contract_that_says_so_and_not_without_it():
     def cast(q, k, v):
         logits = kernels.logits_of(q, k)
         weights = np.exp(logits - logits.max(-1, keepdims=True))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from oracle import METHODS, attention_with_lse, merge_attention_states
-from oracle.dense import allowed_keys
 from oracle.readings import budget, enclosure, expected, value
 from oracle.readings.balls import balls, radii, working_precision
 from oracle.readings.contract import CONTRACTS
@@ -43,18 +42,14 @@ def draw_attention(rng, name):
         sinks=lambda: gain * rng.normal(size=h),
     )
     case |= {name: str(rng.choice(values)) for name, values in METHODS[name].conventions.items()}
-    taken = ("mask", "causal", "window", "causal_alignment", "window_bounds")
-    allowed = np.broadcast_to(allowed_keys(l, s, **{name: case[name] for name in taken if name in case}), (l, s))
-    if not allowed.any(-1).all():  # see the last two tests
-        case.setdefault("sinks", rng.normal(size=h))
     return case
 
 
 def draw_merge(rng, _):
-    """Arguments of a merge in which some parts, but never all of them, are empty."""
+    """Arguments of a merge in which some parts are empty."""
     n, *shape = (int(size) for size in rng.integers(1, 5, 5))
     lses = rng.choice([0.1, 1, 3, 10, 30]) * rng.normal(size=(n, *shape[:3]))
-    lses[1:][rng.random((n - 1, *shape[:3])) < 0.2] = -np.inf
+    lses[rng.random((n, *shape[:3])) < 0.2] = -np.inf
     return {"outs": rng.normal(size=(n, *shape)), "lses": lses, "lse_base": str(rng.choice(["e", "2"]))}
 
 
@@ -79,7 +74,7 @@ distances = np.vectorize(distance, otypes=[np.float64])
 
 @dataclass
 class Measured:
-    """All elements of all outputs of a chunk of cases, as flat arrays."""
+    """All finite elements of all outputs of a chunk of cases, as flat arrays."""
 
     scale: np.ndarray
     radius: np.ndarray  # of the ball
@@ -94,7 +89,9 @@ def measure(method, case):
     for scale, ball, plain, wide in zip(scales(method, case), enclosed, value(method, case), bounded, strict=True):
         allowed = expected(wide, "float64").budget
         errors, extended_errors = distances(ball, plain), distances(ball, wide.value)
-        yield [x.ravel() for x in (scale, radii(ball), errors, allowed, extended_errors, wide.full_error)]
+        finite = np.isfinite(plain)
+        assert not errors[~finite].any() and not extended_errors[~finite].any()  # a NaN or an infinity is enclosed by itself
+        yield [x[finite] for x in (scale, radii(ball), errors, allowed, extended_errors, wide.full_error)]
 
 
 @pytest.fixture(scope="module", params=list(itertools.product(METHODS, range(SEEDS))), ids=lambda chunk: f"{chunk[0]}-{chunk[1]}")
@@ -177,12 +174,9 @@ def test_the_ball_contains_the_result_of_the_formula(seed):
     assert contains_the_exact_result(plain_case(rng, width=4))
 
 
-ROUNDED = pytest.mark.xfail(strict=True, raises=AssertionError, reason="the specification rounds this constant to float64 in every reading")
-
-
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param({}, marks=ROUNDED, id="scale 1/sqrt(3)"), pytest.param({"scale": 0.3, "lse_base": "2"}, marks=ROUNDED, id="ln 2")],
+    [pytest.param({}, id="scale 1/sqrt(3)"), pytest.param({"scale": 0.3, "lse_base": "2"}, id="ln 2")],
 )
 def test_the_ball_contains_the_result_whatever_its_constants(changes):
     assert contains_the_exact_result(plain_case(np.random.default_rng(0)) | changes)
@@ -205,10 +199,6 @@ def test_in_exact_arithmetic_merging_parts_of_the_keys_is_attention_over_all(see
         assert all(one.overlaps(other) for one, other in zip(got.ravel(), whole.ravel(), strict=True))
 
 
-EMPTY = pytest.mark.xfail(strict=True, raises=TypeError, reason="log of the float 1.0 that stands for an empty row's sum")
-
-
-@EMPTY
 @pytest.mark.parametrize("empty_row", ["zeros", "nan", "mean"])
 @pytest.mark.parametrize("keys", [0, 4])
 def test_a_row_without_keys_is_enclosed_like_any_other(keys, empty_row):
@@ -219,7 +209,6 @@ def test_a_row_without_keys_is_enclosed_like_any_other(keys, empty_row):
         assert (distances(got, want) <= 1e-13).all()
 
 
-@EMPTY
 def test_a_merge_of_empty_parts_is_enclosed_like_any_other():
     case = {"outs": np.ones((2, 1, 1, 3, 1)), "lses": np.array([[0.0, -np.inf, 1.0], [1.0, -np.inf, -np.inf]]).reshape(2, 1, 1, 3)}
     for got, want in zip(enclosure(merge_attention_states, case), value(merge_attention_states, case), strict=True):
