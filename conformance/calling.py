@@ -13,7 +13,9 @@ import numpy as np
 from conformance.arena import Arena, ArrayView, aligned
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
+from conformance.cases.shapes import WIDTH_LETTERS
 from conformance.registry import Implementation
+from oracle import get_method
 from oracle.signature import ArraySpec
 
 __all__ = ["Caller", "Output", "Response"]
@@ -87,6 +89,7 @@ class Caller:
         self.implementation, self.arena = implementation, arena
         self._placed: list[_Placed] = []
         self._starts: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
 
     def request(self, case: Case, arguments: dict[str, Any], warm_up: tuple[Case, dict[str, Any]] | None) -> dict[str, Any]:
         """The request that calls the implementation twice on a case, after another call where there is one.
@@ -116,6 +119,13 @@ class Caller:
                     self._write(array, staged)
                     copies.append([staged, self._starts[array.name], array.base.nbytes])
                 calls.append(self._call(own, arrays, copies))
+        # The second call may undo what the first did to its arguments, so their memory is kept as the first one left it.
+        self._kept = {}
+        for array in self._placed:
+            self._kept[array.name] = aligned(offset)
+            offset = self._kept[array.name] + array.base.nbytes
+        self.arena.reserve(offset)
+        calls[-1]["keep"] = [[self._starts[array.name], self._kept[array.name], array.base.nbytes] for array in self._placed]
         return {"do": "call", "size": offset, "calls": [*calls, self._call(case, self._placed, [])]}
 
     def _write(self, array: _Placed, start: int) -> None:
@@ -125,6 +135,7 @@ class Caller:
         signature = case.specification.signature
         return {
             "copies": copies,
+            "keep": [],
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
             "positional": [spec.name for spec in signature.required],
             "options": {**case.options, **case.tunables},
@@ -133,11 +144,14 @@ class Caller:
 
     def responses(self, reply: dict[str, Any]) -> list[Response]:
         """Decode the answer to the last request."""
-        changed = tuple(array.name for array in self._placed if not np.array_equal(self._read(array), array.bytes))
+        after_each = self._starts, self._kept if len(reply["reports"]) > 1 else self._starts
+        changed = tuple(
+            array.name for array in self._placed if not all(np.array_equal(self._read(array, at), array.bytes) for at in after_each)
+        )
         return [self._response(report, changed) for report in reply["reports"]]
 
-    def _read(self, array: _Placed) -> np.ndarray:
-        start = self._starts[array.name]
+    def _read(self, array: _Placed, at: dict[str, int]) -> np.ndarray:
+        start = at[array.name]
         return self.arena.memory[start : start + array.base.nbytes]
 
     def _place(self, case: Case, arguments: dict[str, Any]) -> list[_Placed]:
@@ -157,19 +171,20 @@ class Caller:
             return np.where(values, 0.0, -np.inf).astype(case.storage(spec).dtype)
         return ~values if conventions.get("mask_polarity") == "block" else values
 
-    def _order(self, axes: int) -> list[int] | None:
-        """Where the declared layout puts each of the method's axes; the last letters are dropped for shorter arrays."""
+    def _order(self, axes: tuple[str, ...]) -> list[int] | None:
+        """Where the declared layout puts the axes of an array; None for arrays that it does not speak of.
+
+        It speaks of arrays shaped like the first argument: queries, keys, values and outputs, not masks, biases and statistics.
+        """
         if self.implementation.layout is None:
             return None
-        from oracle import get_method
-
         letters = get_method(self.implementation.method).signature.required[0].dims
-        declared = self.implementation.layout.split()
-        order = [letters.index(letter) for letter in declared if letters.index(letter) < axes]
-        return order if len(order) == axes else None
+        if len(axes) != len(letters) or axes[-1] not in WIDTH_LETTERS:
+            return None
+        return [letters.index(letter) for letter in self.implementation.layout.split()]
 
     def _permuted(self, values: np.ndarray, axes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-        order = self._order(values.ndim) if "1" not in axes and values.ndim == 4 else None
+        order = self._order(axes)
         if order is None:
             return values, axes
         return np.ascontiguousarray(values.transpose(order)), tuple(axes[index] for index in order)
@@ -190,8 +205,9 @@ class Caller:
             where = ArrayView.from_json(facts["view"])
             self.arena.reserve(where.start + where.size)
             array = self.arena.view(where).copy()
-            order = self._order(array.ndim)
-            if order is not None:
+            spec = next(spec for spec in get_method(self.implementation.method).signature.outputs if spec.name == facts["name"])
+            order = self._order(spec.dims)
+            if order is not None and array.ndim == len(order):
                 array = array.transpose(np.argsort(order))
         return Output(
             facts["name"],

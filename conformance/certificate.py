@@ -111,7 +111,7 @@ def number(value: float | None) -> float | str | None:
 
 def replay_line(implementation: Implementation, finding: Finding) -> str:
     """The command that runs the case of a finding again."""
-    declared = [f"target={implementation.target}", f"backend={implementation.backend}"]
+    declared = [f"target={shlex.quote(implementation.target)}", f"backend={implementation.backend}"]
     declared += [f"{name}={value}" for name, value in implementation.conventions.items()]
     if implementation.layout is not None:
         declared.append(f"layout={','.join(implementation.layout.split())}")

@@ -21,9 +21,12 @@ from oracle.readings.contract import CONTRACTS, PrecisionContract
 
 __all__ = ["explain"]
 
+# Kinds of finding that a wrong meaning explains; the others are about what a call did besides computing.
+NUMERICAL = ("wrong-value", "nan", "infinity")
+
 # An explanation reproduces the shrunk case and at least this share of all failing ones; a computation that overflows may
 # come out differently in the rest.
-SHARE = 0.75
+SHARE = 0.5
 
 
 def explain(
@@ -37,7 +40,7 @@ def explain(
         passing: cases that agreed with the oracle.
         contract: under which they were judged.
     """
-    failing = [judgement for judgement in failing if judgement.outputs]
+    failing = [judgement for judgement in failing if judgement.finding is not None and judgement.finding.kind in NUMERICAL]
     if not failing:
         return []
     found = list(_conventions(implementation, failing, passing, contract))

@@ -15,7 +15,7 @@ from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
 from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import random_case
-from conformance.diagnosis import explain
+from conformance.diagnosis import NUMERICAL, explain
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
@@ -216,12 +216,15 @@ class Hunt:
         steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
         small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
         shrunk = self.examiner.examine(small.case)
-        if found.kind not in COSTLY:
+        if found.kind in NUMERICAL:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)
             for _ in range(EVIDENCE):
                 examine(random_case(rng, self.implementation, self.dtype, self.stages[0]))
-        explained = explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract)
+        numerical = found.kind in NUMERICAL
+        explained = (
+            explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract) if numerical else []
+        )
         result = self._result("refuted", 0.0)
         result.findings = [(small, explained)]
         return result

@@ -32,9 +32,12 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
     Raises:
         UsageError: the line is no case, or its target cannot be loaded.
     """
-    if line.startswith(PREFIX):
-        line = " ".join(shlex.split(line[len(PREFIX) :]))
-    words = line.split()
+    try:
+        if line.startswith(PREFIX):
+            line = " ".join(shlex.split(line[len(PREFIX) :]))
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"case {line!r}, but its quotes should match ({error})") from None
     start = next((index for index, word in enumerate(words) if word in METHODS), None)
     if start is None:
         raise UsageError(f"case {line!r}, but should name a method: {', '.join(METHODS)}")
@@ -43,6 +46,10 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
         case = parse_case(" ".join(words[start:]))
     except CaseError as error:
         raise UsageError(str(error)) from None
+    try:
+        case.specification.check(case.arguments())
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"case {line!r} describes no call of {case.method}: {error}") from None
     target = target or declared.pop("target", None)
     if target is None:
         raise UsageError("the case names no target, but should: put target=path/file.py:function before it, or pass --target")

@@ -21,6 +21,7 @@ from conformance.arena import Arena, ArrayView, aligned
 from conformance.errors import UsageError
 from conformance.loading import discover, load
 from conformance.registry import Registration
+from oracle.formats import FORMATS
 
 __all__ = ["Worker", "main"]
 
@@ -161,6 +162,8 @@ class Worker:
                 frames = traceback.format_exception(error)
                 reports.append({"exception": type(error).__name__, "message": str(error)[:2000], "traceback": "".join(frames)[-4000:]})
                 break
+            for source, start, size in call["keep"]:
+                memory[start : start + size] = memory[source : source + size]
             report, plain, offset = self._report(result, offset, call["outputs"])
             reports.append(report)
             held.append((result, plain))
@@ -174,22 +177,30 @@ class Worker:
         outputs: list[dict[str, Any]] = []
         plain: list[np.ndarray | None] = []
         for name, output in zip(wanted, results, strict=False):
-            array, facts = self.arrays.give(output)
+            array, facts = self._given(output)
             address = facts.pop("address", None)
             if array is not None:
                 facts["aliases_input"] = array.size > 0 and address in self._inputs
-                try:
-                    facts["view"] = self.arena.store(name, array, offset).to_json()
-                except (ValueError, TypeError) as error:
-                    facts["type"] = f"array of {array.dtype.name} ({error})"
+                facts["view"] = self.arena.store(name, array, offset).to_json()
                 offset = aligned(offset + array.nbytes)
             outputs.append({"name": name, **facts})
             plain.append(None if array is None else array.copy())
         return {"outputs": outputs, "count": len(results)}, plain, offset
 
+    def _given(self, output: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """What the backend makes of an output; only arrays of plain numbers leave this process."""
+        kind = f"{type(output).__module__}.{type(output).__qualname__}"
+        try:
+            array, facts = self.arrays.give(output)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # a tensor without data, say
+            return None, {"type": f"{kind} without readable elements ({str(error).splitlines()[0]})"}
+        if array is not None and array.dtype.name not in FORMATS and array.dtype.kind not in "biufc":
+            return None, {"type": f"{kind} of {array.dtype.name}"}
+        return array, facts
+
     def _changed(self, result: Any, before: list[np.ndarray | None]) -> bool:
         results = list(result) if isinstance(result, (tuple, list)) and len(before) > 1 else [result]
-        now = [self.arrays.give(output)[0] for output in results]
+        now = [self._given(output)[0] for output in results]
         return any(a is not None and b is not None and a.tobytes() != b.tobytes() for a, b in zip(now, before, strict=False))
 
 

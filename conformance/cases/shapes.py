@@ -92,7 +92,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         room //= sizes.get(QUERY_HEADS, 1)
         sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2) if batch <= max(room, 1)] + [0] * small)
     # A mask of lower rank shows which axes an implementation takes it for only where two of them have one size.
-    same = choose((None,) * 4 + ("l", "h"))
+    same = choose((None,) * 3 + ("l", "h"))
     if sizes.get(BATCHES, 0) > 1 and same == "l" and QUERY_LENGTHS in sizes and small:
         sizes[QUERY_LENGTHS] = sizes[BATCHES]
     elif sizes.get(BATCHES, 0) > 1 and same == "h" and KV_HEADS in sizes:

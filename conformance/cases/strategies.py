@@ -63,18 +63,9 @@ GAINS = {
 # How often an optional array is passed, by its kind.
 PRESENCE = {"bool": (False, True), "float": (False, False, True), "statistic": (False, True)}
 MASKS = (
-    "random",
-    "padding_right",
-    "first_full",
-    "empty_rows",
-    "blocks",
-    "late",
-    "padding_left",
-    "single_key",
-    "checkerboard",
-    "full",
-    "empty",
-)
+    "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
+    "checkerboard", "empty_rows", "full", "empty",
+)  # fmt: skip
 
 
 @st.composite

@@ -257,7 +257,9 @@ class LseWithoutSinks(LseMistake):
     needs = "sinks is not None"
 
     def lse(self, total: Array, shift: Array) -> Array:
-        return np.log(total - np.exp(self.sink() - shift)) + shift
+        scores, nothing = self.scores(), self.dtype.type(-np.inf)
+        own_shift = self.shift(self.maximum(scores, nothing))
+        return super().lse(self.total(self.exponentials(scores, own_shift), nothing, own_shift), own_shift)
 
 
 class LseOfCentredKeys(LseMistake):

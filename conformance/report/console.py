@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from conformance.certificate import Certificate, replay_line
@@ -26,7 +26,12 @@ COLOURS = {"certified": "bold green", "refuted": "bold red", "inconclusive": "bo
 
 def _console(*, to_stderr: bool = False) -> Console:
     # Lines stay whole when piped, so that a case can be copied and a log searched.
-    return Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=to_stderr, highlight=False, emoji=False, soft_wrap=True)
+
+
+def escape(text: str) -> str:
+    """Text that may come from a kernel: no markup, no control characters, one line."""
+    return escape_markup("".join(character if character.isprintable() else " " for character in text))
 
 
 class Display:
@@ -158,7 +163,7 @@ def show_list(implementations: list[Implementation], problems: list[tuple[str, s
 def show_method(method: Method) -> None:
     """The specification, its signature, options, conventions, source and pitfalls."""
     out = _console()
-    out.print(f"[bold]{method.name}[/]\n\n{escape(inspect.getdoc(method.spec) or '')}\n")
+    out.print(f"[bold]{method.name}[/]\n\n{escape_markup(inspect.getdoc(method.spec) or '')}\n")
     facts: dict[str, Any] = {"shapes": method.signature, "source": method.source}
     facts |= {f"condition {condition}": words for condition, words in method.where.items()}
     for name, value in facts.items():
@@ -170,4 +175,4 @@ def show_method(method: Method) -> None:
     for pitfall in pitfalls_for(method.name):
         out.print(f"  {pitfall.name}: {escape(pitfall.explanation)} ({escape(pitfall.citation)})")
     out.print("\n[bold]specification[/]\n")
-    out.print(escape(inspect.getsource(method.spec)))
+    out.print(escape_markup(inspect.getsource(method.spec)))

@@ -88,10 +88,12 @@ ELEMENTWISE = {
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_rules_hold_on_a_rounding_machine(name, form):
     rng = np.random.default_rng(1)
-    for rounding, kinds, how in itertools.product(ROUNDINGS, itertools.product(KINDS, repeat=2), (("direct", False), ("base 2", True))):
+    pairs = itertools.product((kind for kind in KINDS if kind not in ("equal rows", "ramp")), repeat=2)
+    for index, (kinds, rounding) in enumerate(itertools.product(pairs, ROUNDINGS)):
         a, b = (data(kind, rng, (8, 8), form) for kind in kinds)
-        machine = Machine(form, rounding, exponentials=how[0], reciprocals=how[1], rng=rng)
-        assert worst_ratio(ELEMENTWISE[name], machine, a, b) <= 1, (rounding, kinds, how)
+        roundabout = (index + index // len(ROUNDINGS)) % 2 == 0
+        how = {"exponentials": "base 2" if roundabout else "direct", "reciprocals": roundabout}
+        assert worst_ratio(ELEMENTWISE[name], Machine(form, rounding, rng=rng, **how), a, b) <= 1, (rounding, kinds, how)
 
 
 # Operations that sum, on (6, n) and (n, 5), and some that only move elements about before they do.
@@ -115,7 +117,7 @@ SUMS = {
 @pytest.mark.parametrize("name", SUMS)
 def test_summing_rules_hold_on_a_rounding_machine(name, form):
     rng = np.random.default_rng(2)
-    for kind, fused, length in itertools.product(KINDS, (False, True), (1, 2, 7, 12, 40, 300)):
+    for kind, fused, length in itertools.product(KINDS, (False, True), (1, 2, 7, 12, 100)):
         a, b = data(kind, rng, (6, length), form), data(kind, rng, (length, 5), form)
         # All roundings of a long sum in one direction is what independence excludes: there only short ones are asked for.
         longest = 2 if " all" in name else 12
@@ -154,7 +156,7 @@ LONG = (
 @pytest.mark.parametrize("kind", LONG)
 def test_sums_of_thousands_hold_whatever_their_terms_look_like(kind, form):
     rng = np.random.default_rng(3)
-    for length, rounding in itertools.product((512, 2048, 4096), ("nearest", "random")):
+    for length, rounding in itertools.product((700, 4096), ("nearest", "random")):
         rows = np.stack([long_terms(kind, rng, length) for _ in range(4)])
         machine = Machine(form, rounding, rng=rng)
         for name, expression in (("sum", lambda a: np.sum(a, axis=-1)), ("cumsum", lambda a: np.cumsum(a, axis=1))):
@@ -165,7 +167,7 @@ def test_sums_of_thousands_hold_whatever_their_terms_look_like(kind, form):
 @pytest.mark.parametrize("kind", LONG)
 def test_products_of_thousands_hold_whatever_their_factors_look_like(kind, form):
     rng = np.random.default_rng(4)
-    for others, length in itertools.product(("equal", "scattered", "either sign", "one large, tiny", kind), (512, 2048)):
+    for others, length in itertools.product(("equal", "scattered", "either sign", "one large, tiny", kind), (256, 1500)):
         left = np.stack([long_terms(kind, rng, length) for _ in range(3)])
         right = np.stack([long_terms(others, rng, length) for _ in range(3)], axis=-1)
         for a, b in ((left, right), (right.T, left.T)):
