@@ -17,6 +17,11 @@ class UnstableSoftmax(Reference):
     def shift(self, maximum: Array) -> Array:
         return np.zeros_like(maximum)
 
+    def finished(self, out: Array, lse: Array) -> tuple[Array, Array]:
+        # A row whose weights all underflowed is divided by zero; only one without keys is guarded.
+        underflowed = np.isneginf(lse) & self.allowed().any(axis=-1, keepdims=True)
+        return super().finished(np.where(underflowed, np.nan, out), lse)
+
 
 class ShiftByGlobalMaximum(Reference):
     name = "shift-by-global-maximum"
