@@ -99,6 +99,8 @@ def certify(
     from conformance.report import console
 
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
+    if json_file not in (None, "-"):
+        _write(json_file, "")  # a hunt whose result cannot be kept had better not begin
     with console.Display(quiet=json_file == "-") as display:
         certificates = run(request, display.watcher)
     code = exit_code(certificates)

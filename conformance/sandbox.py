@@ -7,6 +7,7 @@ is a judge's distance, not a jail: code that sets out to attack the machine is n
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -29,6 +30,8 @@ __all__ = ["InProcess", "Limits", "Sandbox", "WorkerDied"]
 # glibc fills fresh memory with the complement of this byte, 0x7f: a huge number (NaN in float16) wherever a kernel
 # returns memory that it never wrote.
 POISON = {"MALLOC_PERTURB_": "128"}
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Sandbox:
         self._connection: Connection | None = None
         self._loaded: dict[str, Any] | None = None
         self._warm = False
+        self._first_took: float | None = None
 
     def __enter__(self) -> Sandbox:
         return self
@@ -96,7 +100,7 @@ class Sandbox:
             reply = self._ask(request, self.limits.first_seconds)
         except WorkerDied as death:
             raise UsageError(f"{target} cannot be imported: {death}") from None
-        self._loaded = request
+        self._loaded, self._first_took = request, None
         return [Implementation.from_json(data) for data in reply["implementations"]]
 
     def send(self, request: dict[str, Any]) -> None:
@@ -111,8 +115,12 @@ class Sandbox:
         Raises:
             WorkerDied: there is none.
         """
-        limit = self.limits.seconds if self._warm else self.limits.first_seconds
+        limit, started = self.limits.seconds, time.monotonic()
+        if not self._warm:  # a first call may compile; once one has returned, it is known how long that takes
+            limit = self.limits.first_seconds if self._first_took is None else limit + 2 * self._first_took
         reply = self._receive(limit)
+        if not self._warm:
+            self._first_took = time.monotonic() - started
         self._warm = True
         return reply
 
@@ -182,7 +190,7 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             env={**os.environ, **POISON},
             start_new_session=True,
-            preexec_fn=lambda: _limit_memory(memory),
+            preexec_fn=lambda: _prepare_worker(memory),
         )
         theirs.close()
         self._connection = Connection(ours.detach())
@@ -215,7 +223,10 @@ class InProcess(Sandbox):
         return reply
 
 
-def _limit_memory(size: int | None) -> None:
+def _prepare_worker(memory: int | None) -> None:
+    """Between fork and exec: no core dumps, a limit of private memory, and an end with the judge's own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if size is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

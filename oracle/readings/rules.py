@@ -137,7 +137,8 @@ def exponential_error(argument: np.ndarray, value: np.ndarray, error: np.ndarray
 @rule((np.exp, "__call__"))
 def exp(a: Bounded) -> Bounded:
     contract, argument_error = a.contract, split(a)[1]
-    value = np.exp(a.value)
+    with np.errstate(over="ignore", under="ignore"):
+        value = np.exp(a.value)
     # The argument is rounded when it is formed and again when log2(e) is folded into it for exp2.
     rounded = 3 * contract.unit_roundoff * (np.where(np.isfinite(a.value), np.abs(a.value), 0.0) + argument_error)
     error = exponential_error(a.value, value, argument_error + rounded + contract.exp_error)
@@ -159,7 +160,8 @@ def tanh(a: Bounded) -> Bounded:
     value, error = np.tanh(a.value), split(a)[1]
     # The slope 1 - tanh^2 changes by less than the argument does.
     steepest = np.minimum(1.0 - value * value + error, 1.0)
-    return Bounded(value, np.minimum(error * steepest, 2.0) + a.contract.tanh_error, a.contract)
+    bound = np.minimum(error * steepest, 2.0) + a.contract.tanh_error
+    return Bounded(value, np.where(error < np.inf, bound, np.inf) if error.max(initial=0.0) == np.inf else bound, a.contract)
 
 
 @rule((np.sqrt, "__call__"))

@@ -82,6 +82,16 @@ def scales_in_place(q, k, v, *, scale=None):
     return right(q, k, v, scale=1.0)
 
 
+def negates_its_arguments(q, k, v, *, scale=None):
+    np.negative(q, out=q)
+    np.negative(k, out=k)
+    return right(q, k, v, scale=scale)
+
+
+def returns_objects(q, k, v, *, scale=None):
+    return np.full((*q.shape[:3], v.shape[3]), None, dtype=object)
+
+
 def returns_a_list(q, k, v, *, scale=None):
     return right(q, k, v, scale=scale).tolist()
 

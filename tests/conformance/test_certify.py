@@ -62,6 +62,8 @@ def test_a_known_mistake_is_named():
         ("exits", "exit"),
         ("devours_memory", "exception"),
         ("scales_in_place", "input-changed"),
+        ("negates_its_arguments", "input-changed"),
+        ("returns_objects", "type"),
         ("returns_a_list", "type"),
         ("returns_float64", "dtype"),
         ("drops_an_axis", "shape"),

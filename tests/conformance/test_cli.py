@@ -82,6 +82,8 @@ def broken_files(tmp_path_factory):
         (("certify", f"{KERNELS}:right", "--restrict", "h < 0"), "exclude practically every case"),
         (("certify", f"{KERNELS}:right", "--device", "cuda"), "device='cuda'"),
         (("certify", f"{KERNELS}:right", "--max-examples", "0"), "max-examples=0, but should be greater than 0"),
+        (("certify", f"{KERNELS}:right", "--json", "no/such/folder/out.json"), "json file 'no/such/folder/out.json' cannot be written"),
+        (("replay", "attention float32 b=1 h=3 l=1 d=1 g=2 s=1 e=1 q=normal(0) k=normal(0) v=normal(0)"), "should satisfy h % g == 0"),
         (("explain", "atention"), "method='atention', but should be one of"),
         (("replay", "attention float32 b=1"), "is missing, but should be given"),
         (("replay", "nonsense"), "but should name a method"),

@@ -245,3 +245,17 @@ def test_the_value_under_the_budget_is_the_value_reading():
         (plain,), (bounded,) = value(attention, case), budget(attention, case, CONTRACTS["bfloat16"])
         np.testing.assert_array_equal(bounded.value, plain)
     assert ml_dtypes.bfloat16 == CONTRACTS["bfloat16"].output.dtype
+
+
+def test_what_may_not_be_a_number_stays_unbounded_through_every_operation():
+    lost = Bounded(np.array([[1.0, 2.0], [0.5, 0.25]]), np.array([[np.inf, 0.0], [0.0, 0.0]]), CONTRACTS["float32"])
+    zeros = Bounded(np.zeros((2, 2)), np.zeros(()), CONTRACTS["float32"])
+    with np.errstate(invalid="ignore"):
+        for result in (
+            lost + zeros, lost - zeros, lost * zeros, zeros / lost, zeros * 0.0 * lost, -lost, np.absolute(lost), np.maximum(lost, zeros),
+            np.exp(lost), np.log(lost), np.tanh(lost), np.sqrt(lost), np.matmul(lost, zeros), np.cumsum(lost, axis=1), np.sum(lost, axis=1),
+            np.einsum("ij,jk->ik", lost, zeros), np.where(np.ones((2, 2), bool), lost, 0.0), np.max(lost, axis=1),
+        ):  # fmt: skip
+            errors = np.broadcast_to(result.error, result.shape).reshape(2, -1)
+            assert errors[0, 0] == np.inf
+            assert np.all(errors[1] < np.inf)
