@@ -98,7 +98,8 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
 
     def restructure(self, view: Callable[[np.ndarray], np.ndarray]) -> Bounded:
         """Apply an operation that only moves or copies elements."""
-        return Bounded(view(self.value), view(np.broadcast_to(self.error, self.value.shape)), self.contract, self.operand)
+        error = self.error if self.error.shape == self.value.shape else np.broadcast_to(self.error, self.value.shape)
+        return Bounded(view(self.value), view(error), self.contract, self.operand)
 
     def __repr__(self) -> str:
         return f"Bounded(shape={self.shape}, contract={self.contract.name!r})"

@@ -182,7 +182,7 @@ def matmul(a: Any, b: Any) -> Bounded:
     if value.size == 0 or av.shape[-1] == 0:
         return Bounded(value, np.zeros(()), contract)
     left, right = magnitudes(av), magnitudes(bv)
-    terms = product_terms(left, right, contract)
+    terms = product_terms(left, right, contract, operand)
     gamma, magnitude = contract.gamma(terms.rows.count[..., None], terms.dependent), terms.magnitude
     compounded = 1 + gamma.max() + operand  # those roundings apply to erroneous terms
     in_range = terms.rows.total.max() * right.max() <= contract.accumulate.largest
@@ -199,7 +199,7 @@ def matmul(a: Any, b: Any) -> Bounded:
             error += np.matmul(np.broadcast_to(ae, av.shape), right) * compounded
         if operand:
             # One more rounding in each term: worst case for those that round alike, averaged over the others.
-            likely = LAMBDA * np.sqrt(np.matmul(left * left, right * right)) + terms.rows.alike_mass[..., None] * magnitude
+            likely = LAMBDA * np.sqrt(np.matmul(left * left, right * right)) + terms.rows.cast_mass[..., None] * magnitude
             error += operand * np.minimum(magnitude, likely)
         error = _within_range(magnitude, error, contract)
     if be.any():
@@ -224,13 +224,13 @@ def total(a: Bounded, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     last = np.moveaxis(a.value, axes, tuple(range(-len(axes), 0)))
     rows = magnitudes(last.reshape(*last.shape[: last.ndim - len(axes)], math.prod(last.shape[last.ndim - len(axes) :])))
     kept = tuple(1 if index in axes else size for index, size in enumerate(a.shape))
-    terms = terms_of(rows, contract)
+    terms = terms_of(rows, contract, a.operand)
     gamma = contract.gamma(terms.count, terms.alike * terms.large)
     rounding = gamma * terms.total
     if terms.tiny.any():
         rounding += tiny_terms(rows, terms).sum(axis=-1)
     if a.operand:
-        likely = LAMBDA * np.sqrt((rows * rows).sum(axis=-1)) + terms.alike_mass * terms.total
+        likely = LAMBDA * np.sqrt((rows * rows).sum(axis=-1)) + terms.cast_mass * terms.total
         rounding += a.operand * np.minimum(terms.total, likely)
     carried = np.broadcast_to(a.error, a.shape).sum(axis=axes, keepdims=True)
     error = carried * (1 + gamma.max(initial=0.0) + a.operand) + rounding.reshape(kept)
@@ -277,11 +277,11 @@ def einsum(subscripts: str, *operands: Any) -> Bounded:
 
 @rule(np.where)
 def where(condition: np.ndarray, a: Any, b: Any) -> Bounded:
-    everywhere = np.ndim(condition) <= np.ndim(getattr(a, "value", a)) and np.all(condition)
-    if everywhere and isinstance(a, Bounded) and not isinstance(b, Bounded) and np.ndim(b) == 0:
-        return a.restructure(lambda array: np.broadcast_to(array, np.broadcast_shapes(array.shape, np.shape(condition))))
+    if isinstance(a, Bounded) and not isinstance(b, Bounded) and np.ndim(b) == 0 and np.ndim(condition) <= a.ndim and np.all(condition):
+        shape = np.broadcast_shapes(a.shape, np.shape(condition))
+        return a if shape == a.shape else a.restructure(lambda array: np.broadcast_to(array, shape))
     (av, ae), (bv, be) = split(a), split(b)
-    exact_otherwise = not np.any(be) and ae.max(initial=0.0) < np.inf
+    exact_otherwise = not be.any() and ae.max(initial=0.0) < np.inf
     error = ae * condition if exact_otherwise else np.where(condition, ae, be)
     return Bounded(np.where(condition, av, bv), error, contract_of(a, b))
 

@@ -40,6 +40,7 @@ class Terms:
         tiny: how many of those are not larger than ``rounding``.
         alike: share of the others that round like a neighbour in size.
         alike_mass: share of the total that those hold.
+        cast_mass: share of the total held by terms that a rounding to the operand format rounds like a neighbour.
         typical: the median of those that are not zero; inf where not looked for.
     """
 
@@ -49,6 +50,7 @@ class Terms:
     tiny: np.ndarray
     alike: np.ndarray
     alike_mass: np.ndarray
+    cast_mass: np.ndarray
     typical: np.ndarray
 
     @property
@@ -57,8 +59,13 @@ class Terms:
         return self.count - self.tiny
 
 
-def terms_of(magnitudes: np.ndarray, contract: PrecisionContract, reach: np.ndarray | float = 1.0) -> Terms:
-    """Describe the terms of sums over the last axis, (..., n); ``reach``: how many roundings of the total are tiny."""
+def terms_of(magnitudes: np.ndarray, contract: PrecisionContract, operand: float = 0.0, reach: np.ndarray | float = 1.0) -> Terms:
+    """Describe the terms of sums over the last axis, (..., n).
+
+    Args:
+        operand: unit roundoff of the format to which the terms are rounded first; 0 for none.
+        reach: how many roundings of the total are tiny.
+    """
     total = magnitudes.sum(axis=-1)
     rounding = contract.unit_roundoff * reach * total
     length = magnitudes.shape[-1]
@@ -66,11 +73,20 @@ def terms_of(magnitudes: np.ndarray, contract: PrecisionContract, reach: np.ndar
     tiny = count - _count(magnitudes > rounding[..., None])
     if length <= SHORT:
         ones = np.ones_like(total)
-        return Terms(total, rounding, count, tiny, ones, ones, ones * np.inf)
+        return Terms(total, rounding, count, tiny, ones, ones, ones, ones * np.inf)
     sample = _sample(magnitudes)
-    alike, mass = _alike(sample, rounding[..., None], contract.operand)
-    mass *= length / sample.shape[-1]
-    return Terms(total, rounding, count, tiny, alike, np.minimum(mass / np.where(total > 0, total, 1.0), 1.0), _median(sample))
+    large, steps = sample > rounding[..., None], np.diff(sample, axis=-1)
+    per_mass = length / sample.shape[-1] / np.where(total > 0, total, np.inf)
+
+    def mass(close: np.ndarray) -> np.ndarray:
+        return np.minimum(np.where(close, sample[..., 1:], 0.0).sum(axis=-1) * per_mass, 1.0)
+
+    # Terms that fill fewer than `SCATTER` roundings lie, on average, closer than that many over the sample's size.
+    scatter = SCATTER / sample.shape[-1]
+    close = (steps <= rounding[..., None] * scatter) & large[..., :-1]
+    alike = _count(close) / np.maximum(_count(large) - 1, 1)
+    cast_mass = mass(steps <= sample[..., 1:] * (operand * scatter)) if operand else np.zeros_like(total)
+    return Terms(total, rounding, count, tiny, alike, mass(close), cast_mass, _median(sample))
 
 
 def tiny_terms(magnitudes: np.ndarray, terms: Terms) -> np.ndarray:
@@ -86,19 +102,6 @@ def _sample(rows: np.ndarray) -> np.ndarray:
     step = max(1, rows.shape[-1] // SAMPLE)
     step += step > 1 and step % 2 == 0  # an odd step does not fall into the rhythm of a tile
     return np.sort(rows[..., ::step], axis=-1)
-
-
-def _alike(sample: np.ndarray, rounding: np.ndarray, operand: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of the terms of an ordered sample, those that lie close to the next smaller one: their share, and their sum.
-
-    Terms that would fill fewer than `SCATTER` roundings lie, on average, closer than that many over the sample's size. A
-    rounding is the sum's or, where terms are first rounded to the operand format, the larger one of the term itself.
-    """
-    large = sample > rounding
-    lower, upper = sample[..., :-1], sample[..., 1:]
-    spacing = np.maximum(rounding, operand * upper) if operand else rounding
-    close = (upper - lower <= spacing * (SCATTER / sample.shape[-1])) & large[..., :-1]
-    return _count(close) / np.maximum(_count(large) - 1, 1), (upper * close).sum(axis=-1)
 
 
 def _median(sample: np.ndarray) -> np.ndarray:
@@ -124,13 +127,16 @@ class ProductTerms:
     lost: np.ndarray | float = 0.0
 
 
-def product_terms(left: np.ndarray, right: np.ndarray, contract: PrecisionContract) -> ProductTerms:
-    """Describe the terms of ``left @ right``, both non-negative.
+def product_terms(left: np.ndarray, right: np.ndarray, contract: PrecisionContract, operand: float = 0.0) -> ProductTerms:
+    """Describe the terms of ``left @ right``, both non-negative; ``operand``: as for `terms_of`, of the left factors.
 
     A term is tiny if its left factor (in attention a weight, which varies over many magnitudes) is, next to a rounding of
     the row's sum; a little further if the row's sum is made of larger values than usual. Terms that are tiny because of an
     unusually large value in ``right`` are counted by column.
     """
+    if left.shape[-1] <= SHORT:
+        rows = terms_of(left, contract, operand)
+        return ProductTerms(rows, rows.count[..., None])
     few = LAMBDA * np.sqrt(left.shape[-1]) / 4  # too few to matter: they are counted as dependent without more ado
     columns = terms_of(np.swapaxes(right, -1, -2), contract)
     largest = right.max(axis=-2)
@@ -138,12 +144,12 @@ def product_terms(left: np.ndarray, right: np.ndarray, contract: PrecisionContra
         read = right * np.swapaxes(left.any(axis=-2, keepdims=True), -1, -2)
         columns, largest = terms_of(np.swapaxes(read, -1, -2), contract), read.max(axis=-2)
     reach = max(1.0, float((largest / columns.typical).max()))
-    rows = terms_of(left, contract, reach)
+    rows = terms_of(left, contract, operand, reach)
     magnitude, lost, tiny = None, 0.0, rows.tiny
     if tiny.max() > few:
         magnitude = np.matmul(left, right)
         usual = (magnitude / columns.typical[..., None, :]).max(axis=-1) / np.where(rows.total > 0, rows.total, 1.0)
-        rows = terms_of(left, contract, np.clip(usual, 1.0, reach))
+        rows = terms_of(left, contract, operand, np.clip(usual, 1.0, reach))
         rounding = (contract.unit_roundoff * rows.tiny)[..., None] * magnitude
         lost, tiny = np.minimum(np.matmul(tiny_terms(left, rows), right), rounding), np.zeros(())
     alike = (rows.alike * rows.large)[..., None]
