@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from conformance.certificate import Certificate
 from conformance.errors import UsageError
-from conformance.hunt import Effort, Hunt, HuntResult
+from conformance.hunt import Hunt, HuntResult
 from conformance.registry import Implementation
 from conformance.sandbox import InProcess, Limits, Sandbox
+from conformance.search import Effort
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, contract_for
 

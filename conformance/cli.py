@@ -82,7 +82,7 @@ def list_command(as_json: bool) -> None:
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
 @click.option("--max-examples", type=int, default=500, show_default=True, metavar="N", help="Cases for each target and dtype.")
-@click.option("--budget", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
+@click.option("--budget", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
 def certify(
@@ -95,8 +95,8 @@ def certify(
     """
     from conformance.certificate import document, exit_code
     from conformance.certify import certify as run
-    from conformance.hunt import Effort
     from conformance.report import console
+    from conformance.search import Effort
 
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
     if json_file not in (None, "-"):
@@ -151,8 +151,8 @@ def _request(
 ) -> Request:  # fmt: skip
     from conformance.certify import Request
     from conformance.errors import UsageError
-    from conformance.hunt import Effort
     from conformance.registry import BACKENDS
+    from conformance.search import Effort
     from oracle import METHODS
 
     if method is not None and method not in METHODS:

@@ -11,6 +11,7 @@ from conformance.judge import Finding, Judge, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
 from oracle.conditions import holds
+from oracle.readings import Expected, expected
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Clock", "Examiner"]
@@ -54,6 +55,13 @@ class Examiner:
         if key not in self._known:
             self._known[key] = self._examine(case)
         return self._known[key]
+
+    def wanted(self, case: Case) -> tuple[Expected, ...]:
+        """What the oracle expects of a case, without calling the implementation; outputs in their storage formats."""
+        bounded = self.judge.expect(case, case.without_garbage().arguments(self.implementation.meaning))
+        return tuple(
+            expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True)
+        )
 
     def forget(self) -> None:
         """Examine afresh from now on, in a new worker without history."""

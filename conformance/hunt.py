@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -13,13 +13,13 @@ from threadpoolctl import threadpool_limits
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
-from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import random_case
 from conformance.diagnosis import NUMERICAL, explain
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
+from conformance.search import Effort, Search
 from conformance.shrink import shrink
 from oracle.conditions import holds
 from oracle.readings.contract import PrecisionContract
@@ -32,34 +32,10 @@ COSTLY = ("hang", "crash", "exit")
 # Small cases examined after a finding, to tell its explanations apart.
 EVIDENCE = 40
 
-# So many cases give every mistake that can apply to an implementation an occasion to do so.
-ENOUGH_OCCASIONS = 150
-
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
 
 Progress = Callable[["Hunt"], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to look.
-
-    Attributes:
-        examples: cases of a hunt.
-        seconds: limit of a hunt; what it has not done by then decides its verdict.
-        shrink_steps: cases tried to shrink a finding.
-        shrink_seconds: limit of shrinking where cases are slow.
-        seed: of the random choices; the same seed gives the same hunt.
-        diagnose: whether a finding is shrunk and explained.
-    """
-
-    examples: int = 500
-    seconds: float = 60.0
-    shrink_steps: int = 600
-    shrink_seconds: float = 20.0
-    seed: int = 0
-    diagnose: bool = True
 
 
 @dataclass
@@ -107,12 +83,16 @@ class Hunt:
         self.implementation, self.dtype, self.effort = implementation, dtype, effort
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation)
-        self.examples, self.worst = 0, Judgement(Case("", dtype, {}, {}), None)
-        self.stages = stages(dtype)
-        self.stage = self.stages[0].name
+        self.search = Search(self.examiner, self.adequacy, effort)
+        self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
+
+    @property
+    def examples(self) -> int:
+        """How many cases were executed."""
+        return self.search.executed
 
     def run(self) -> HuntResult:
         """Hunt until refuted, out of examples or out of time."""
@@ -122,9 +102,8 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        for case in self._cases(started + self.effort.seconds):
+        for case in self.search.cases():
             judgement = self.examiner.examine(case)
-            self.examples += 1
             self._count(case)
             if judgement.finding is not None:
                 seconds_to_finding = time.monotonic() - started
@@ -133,36 +112,17 @@ class Hunt:
                 return result
             self._passed(judgement)
             self._progress(self)
-        complete = self.examples >= self.effort.examples or (self.examples >= self.effort.examples // 4 and not self.adequacy.left)
-        verdict = "certified" if complete and not self.adequacy.left else "inconclusive"
+        verdict = "certified" if self.search.adequate else "inconclusive"
         isolates_nan = self._isolates_nan()
         result = self._result(verdict, time.monotonic() - started)
         result.isolates_nan = isolates_nan
         return result
 
-    def _cases(self, until: float) -> Iterator[Case]:
-        # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
-        rng = Random(f"{self.effort.seed} {self.implementation.method}")
-        for stage in self.stages:
-            self.stage = stage.name
-            yield from self._stage(rng, stage, round(stage.share * self.effort.examples), until)
-        if self.examples < ENOUGH_OCCASIONS:
-            self.adequacy.look_ahead(
-                random_case(Random(f"{index} occasions"), self.implementation, self.dtype, self.stages[index % 2])
-                for index in range(ENOUGH_OCCASIONS - self.examples)
-            )
-        # Mistakes that are not ruled out yet get as many cases again.
-        for _ in range(self.effort.examples):
-            if not self.adequacy.left or time.monotonic() > until:
-                return
-            self.stage = "adequacy"
-            yield random_case(rng, self.implementation, self.dtype, self.stages[1])
-
     def _isolates_nan(self) -> bool | None:
         """Whether NaN in elements that nothing may read stays without effect: a property that a certificate states."""
         rng, looked_at = Random(self.effort.seed), 0
         for _ in range(NAN_CASES * 20):
-            case = random_case(rng, self.implementation, self.dtype, self.stages[0])
+            case = random_case(rng, self.implementation, self.dtype, self.search.random_stages[0])
             hidden = [name for name, recipe in case.arrays.items() if recipe.garbage]
             if hidden:
                 arrays = {name: replace(recipe, garbage="nan" if name in hidden else "") for name, recipe in case.arrays.items()}
@@ -172,12 +132,6 @@ class Hunt:
             if looked_at == NAN_CASES:
                 break
         return True if looked_at else None
-
-    def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:
-        for _ in range(count):
-            if time.monotonic() > until:
-                return
-            yield random_case(rng, self.implementation, self.dtype, stage)
 
     def _count(self, case: Case) -> None:
         features = sorted({*case.options, *(set(case.arrays) - {"q", "k", "v"})})
@@ -220,7 +174,7 @@ class Hunt:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)
             for _ in range(EVIDENCE):
-                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]))
+                examine(random_case(rng, self.implementation, self.dtype, self.search.random_stages[0]))
         numerical = found.kind in NUMERICAL
         explained = (
             explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract) if numerical else []

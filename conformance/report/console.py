@@ -67,7 +67,7 @@ class Display:
 
     def _hunting(self, hunt: Hunt) -> None:
         if self._task is not None:
-            note = f"{hunt.stage}, worst {hunt.worst.ratio:.2f}, {len(hunt.adequacy.left)} mistakes left"
+            note = f"{hunt.search.stage}, worst {hunt.worst.ratio:.2f}, {len(hunt.adequacy.left)} mistakes left"
             self.progress.update(self._task, completed=hunt.examples, total=max(hunt.effort.examples, hunt.examples), note=note)
 
     def _finished(self, certificate: Certificate) -> None:
