@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from conformance.certificate import Certificate
 from conformance.errors import UsageError
 from conformance.hunt import Hunt, HuntResult
+from conformance.memory import Memory
 from conformance.registry import Implementation
 from conformance.sandbox import InProcess, Limits, Sandbox
 from conformance.search import Effort
@@ -31,6 +32,7 @@ class Request:
         conventions, restrictions, layout: declared on top.
         device: where torch runs.
         effort: of each hunt.
+        database: folder that remembers failing cases from run to run; None for none.
         isolated: whether implementations run in a process of their own.
     """
 
@@ -44,6 +46,7 @@ class Request:
     layout: str | None = None
     device: str = "cpu"
     effort: Effort = field(default_factory=Effort)
+    database: str | None = None
     limits: Limits = field(default_factory=Limits)
     isolated: bool = True
 
@@ -88,6 +91,7 @@ def certify(request: Request, watcher: Watcher | None = None) -> list[Certificat
 
 def check(request: Request) -> None:
     """Raise `UsageError` for what is wrong whatever the target."""
+    Memory(request.database)
     for dtype in request.dtypes:
         if dtype not in FORMATS:
             raise UsageError(f"dtype={dtype!r}, but should be one of {', '.join(FORMATS)}")
@@ -149,7 +153,12 @@ def _hunt(request: Request, target: str, implementation: Implementation, dtype: 
         if request.contract == INFER:
             certificate.result = _infer(certificate, request, implementation, dtype, sandbox, watcher)
         else:
-            certificate.result = Hunt(implementation, dtype, sandbox, request.effort, progress=watcher.progress).run()
+            memory = Memory(request.database)
+            remembered = memory.recall(implementation, dtype)
+            result = Hunt(implementation, dtype, sandbox, request.effort, remembered=remembered, progress=watcher.progress).run()
+            refuting = result.findings[0][0].case if result.findings else None
+            memory.remember(implementation, dtype, refuting, passed=[] if refuting else remembered)
+            certificate.result = result
     except UsageError as error:
         certificate.error = str(error)
     return certificate

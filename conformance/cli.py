@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -81,13 +82,17 @@ def list_command(as_json: bool) -> None:
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
-@click.option("--max-examples", type=int, default=500, show_default=True, metavar="N", help="Cases for each target and dtype.")
+@click.option("--max-examples", type=int, default=600, show_default=True, metavar="N", help="Cases for each target and dtype.")
 @click.option("--budget", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
+@click.option(
+    "--database", default=".attest", show_default=True, metavar="DIR|none", help="Where failing cases are kept, to come first next time."
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
 def certify(
-    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, json_file: str | None, **declared: Any
-) -> None:
+    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, database: str,
+    json_file: str | None, **declared: Any,
+) -> None:  # fmt: skip
     """Certify implementations, or refute them with a case.
 
     TARGET is a registered name, package.module:function or path/file.py:function; without one, everything registered is
@@ -99,6 +104,7 @@ def certify(
     from conformance.search import Effort
 
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
+    request = replace(request, database=None if database == "none" else database)
     if json_file not in (None, "-"):
         _write(json_file, "")  # a hunt whose result cannot be kept had better not begin
     with console.Display(quiet=json_file == "-") as display:

@@ -10,7 +10,6 @@ from conformance.cases.case import Case
 from conformance.judge import Finding, Judge, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
-from oracle.conditions import holds
 from oracle.readings import Expected, expected
 from oracle.readings.contract import PrecisionContract
 
@@ -96,7 +95,7 @@ class Examiner:
     def _warm_up(self, case: Case) -> Case:
         """The call before; as the case itself in its options where the implementation's restrictions exclude another."""
         warm_up = case.warm_up(self.implementation.options)
-        return warm_up if all(holds(condition, warm_up.facts()) for condition in self.implementation.restrictions) else case.warm_up()
+        return warm_up if self.implementation.admits(warm_up.facts()) else case.warm_up()
 
     def _failed_warm_up(self, case: Case, responses: list[Response]) -> Judgement | None:
         if not case.warm or responses[0].exception is None:

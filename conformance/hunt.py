@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -21,7 +21,6 @@ from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
 from conformance.search import Effort, Search
 from conformance.shrink import shrink
-from oracle.conditions import holds
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
@@ -78,12 +77,12 @@ class Hunt:
 
     def __init__(
         self, implementation: Implementation, dtype: str, sandbox: Sandbox, effort: Effort, *,
-        contract: PrecisionContract | None = None, progress: Progress | None = None,
+        contract: PrecisionContract | None = None, remembered: Sequence[Case] = (), progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.implementation, self.dtype, self.effort = implementation, dtype, effort
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation)
-        self.search = Search(self.examiner, self.adequacy, effort)
+        self.search = Search(self.examiner, self.adequacy, effort, remembered)
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self._passing: list[Judgement] = []
@@ -102,21 +101,25 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        for case in self.search.cases():
-            judgement = self.examiner.examine(case)
-            self._count(case)
-            if judgement.finding is not None:
-                seconds_to_finding = time.monotonic() - started
-                result = self._refuted(judgement)
-                result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
-                return result
-            self._passed(judgement)
-            self._progress(self)
+        found = self.search.run(self._look)
+        if found is not None:
+            seconds_to_finding = time.monotonic() - started
+            result = self._refuted(found)
+            result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
+            return result
         verdict = "certified" if self.search.adequate else "inconclusive"
         isolates_nan = self._isolates_nan()
         result = self._result(verdict, time.monotonic() - started)
         result.isolates_nan = isolates_nan
         return result
+
+    def _look(self, case: Case) -> Judgement:
+        judgement = self.examiner.examine(case)
+        self._count(case)
+        if judgement.finding is None:
+            self._passed(judgement)
+            self._progress(self)
+        return judgement
 
     def _isolates_nan(self) -> bool | None:
         """Whether NaN in elements that nothing may read stays without effect: a property that a certificate states."""
@@ -168,7 +171,7 @@ class Hunt:
             return outcome.finding
 
         steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
-        small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
+        small = shrink(found, examine, lambda case: self.implementation.admits(case.facts()), steps, self.effort.shrink_seconds)
         shrunk = self.examiner.examine(small.case)
         if found.kind in NUMERICAL:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
@@ -182,9 +185,6 @@ class Hunt:
         result = self._result("refuted", 0.0)
         result.findings = [(small, explained)]
         return result
-
-    def _allowed(self, case: Case) -> bool:
-        return all(holds(condition, case.facts()) for condition in self.implementation.restrictions)
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
         return HuntResult(

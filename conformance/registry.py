@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from conformance.errors import UsageError
 from oracle import get_method
 from oracle.catalogue import Method
-from oracle.conditions import ConditionError, check_condition
+from oracle.conditions import ConditionError, check_condition, holds
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, PrecisionContract, contract_for
 
@@ -96,6 +96,10 @@ class Implementation:
     def meaning(self) -> dict[str, str]:
         """Declared conventions that change the specification (not merely how it is called)."""
         return {name: value for name, value in self.conventions.items() if name not in CALLING_CONVENTIONS}
+
+    def admits(self, facts: Mapping[str, Any]) -> bool:
+        """Whether its restrictions allow a call with these dimensions and options (`Case.facts`)."""
+        return all(holds(condition, facts) for condition in self.restrictions)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that crosses process boundaries."""

@@ -31,6 +31,10 @@ __all__ = ["InProcess", "Limits", "Sandbox", "WorkerDied"]
 # returns memory that it never wrote.
 POISON = {"MALLOC_PERTURB_": "128"}
 
+# A thread that waits for the next parallel loop sleeps at once (OpenBLAS: after 2**4 cycles) instead of spinning: calls are
+# short and far between, and the judge, or the hunt beside, needs the core. What the user has set stays.
+PATIENCE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
 
@@ -188,7 +192,7 @@ class Sandbox:
             [sys.executable, "-P", "-m", "conformance.worker", str(theirs.fileno()), str(self.arena.descriptor)],
             pass_fds=(theirs.fileno(), self.arena.descriptor),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **POISON},
+            env={**PATIENCE, **os.environ, **POISON},
             start_new_session=True,
             preexec_fn=lambda: _prepare_worker(memory),
         )

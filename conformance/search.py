@@ -1,23 +1,27 @@
 """The search: which cases a hunt executes, and in which order.
 
-First those that refuted the implementation before, then random ones, cheap stages first, and at last cases aimed at the
-mistakes that are still not ruled out. The oracle and the known mistakes run without the implementation, so whether a case
-rules one out is known before it is called: where a call is so slow that not all cases fit into the time, aimed ones come
-early, and every call counts.
+First those that refuted the implementation before, then independent random ones, cheap stages first, then a directed
+search for the largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle
+and the known mistakes run without the implementation, so whether a case rules one out is known before it is called: where
+a call is so slow that not all cases fit into the time, aimed ones come early, and every call counts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+
+from hypothesis import HealthCheck, Phase, given, seed, settings, target
+from hypothesis.errors import Unsatisfiable
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
 from conformance.cases.shapes import Stage, stages
-from conformance.cases.strategies import random_case
+from conformance.cases.strategies import cases, random_case
 from conformance.examine import Examiner
+from conformance.judge import Judgement
 
 __all__ = ["Effort", "Search"]
 
@@ -47,7 +51,7 @@ class Effort:
         diagnose: whether a finding is shrunk and explained.
     """
 
-    examples: int = 500
+    examples: int = 600
     seconds: float = 120.0
     shrink_steps: int = 600
     shrink_seconds: float = 20.0
@@ -69,56 +73,98 @@ class Search:
         self.implementation, self.dtype = examiner.implementation, examiner.dtype
         self.random_stages = stages(self.dtype)
         self.executed, self.stage = 0, self.random_stages[0].name
-        self._aimed_at = 0
+        # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
+        self._rng = Random(f"{self.effort.seed} {self.implementation.method}")
+        self._until = 0.0
+        self._slow = False
 
     @property
     def adequate(self) -> bool:
         """Whether enough cases were executed, and every applicable mistake is ruled out by them."""
         return self.executed >= LEAST_SHARE * self.effort.examples and not self.adequacy.left
 
-    def cases(self) -> Iterator[Case]:
-        """Hand out cases until there are enough, or the time is up."""
+    def run(self, look: Callable[[Case], Judgement]) -> Judgement | None:
+        """Hand cases to ``look`` until one is refuted, which is returned, there are enough, or the time is up."""
         started = time.monotonic()
-        until = started + self.effort.seconds
-        for case in self._order(started, until):
-            self.executed += 1
-            yield case
-            if time.monotonic() > until:
-                return
-
-    def _order(self, started: float, until: float) -> Iterator[Case]:
-        # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
-        rng = Random(f"{self.effort.seed} {self.implementation.method}")
-        self.stage = "remembered"
-        yield from self.remembered
+        self._until = started + self.effort.seconds
         small, *larger = self.random_stages
         first = min(FIRST_CASES, round(small.share * self.effort.examples))
-        yield from self._random(rng, small, first)
-        per_case = (time.monotonic() - started) / max(self.executed, 1)
-        slow = per_case * self.effort.examples > self.effort.seconds
-        if slow:
-            yield from self._aimed(rng, until)
-        for stage in (small, *larger):
-            count = round(stage.share * self.effort.examples) - first * (stage is small)
-            share = time.monotonic() + stage.share * (until - time.monotonic()) if slow else until
-            yield from self._random(rng, stage, count, share, enough=slow)
-        yield from self._aimed(rng, until)
 
-    def _random(self, rng: Random, stage: Stage, count: int, until: float = float("inf"), *, enough: bool = False) -> Iterator[Case]:
+        def early() -> Iterator[Case]:
+            self.stage = "remembered"
+            yield from self.remembered
+            yield from self._random(small, first)
+
+        def rest() -> Iterator[Case]:
+            if self._slow:
+                yield from self._aimed()
+            for stage in (small, *larger):
+                yield from self._random(stage, round(stage.share * self.effort.examples) - first * (stage is small))
+
+        found = self._each(early(), look)
+        self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
+        found = found or self._each(rest(), look)
+        if found is None and not self._slow:
+            found = self._directed(look)
+        return found or self._each(self._aimed(), look)
+
+    def _each(self, cases: Iterator[Case], look: Callable[[Case], Judgement]) -> Judgement | None:
+        for case in cases:
+            judgement = self._look(case, look)
+            if judgement.finding is not None:
+                return judgement
+            if time.monotonic() > self._until:
+                break
+        return None
+
+    def _look(self, case: Case, look: Callable[[Case], Judgement]) -> Judgement:
+        self.executed += 1
+        return look(case)
+
+    def _random(self, stage: Stage, count: int) -> Iterator[Case]:
         self.stage = stage.name
+        # Where not all cases fit into the time, each stage has its share of what is left, and as few as are enough do.
+        until = time.monotonic() + stage.share * (self._until - time.monotonic()) if self._slow else self._until
         for _ in range(count):
-            if time.monotonic() > until or (enough and self.adequate):
+            if time.monotonic() > until or (self._slow and self.adequate):
                 return
-            yield random_case(rng, self.implementation, self.dtype, stage)
+            yield random_case(self._rng, self.implementation, self.dtype, stage)
 
-    def _aimed(self, rng: Random, until: float) -> Iterator[Case]:
+    def _directed(self, look: Callable[[Case], Judgement]) -> Judgement | None:
+        """Let Hypothesis drive small cases towards a larger error over budget (Loscher and Sagonas 2017, targeted testing).
+
+        It comes to nearly twice the error over budget of as many random cases, but drawing one costs as much as judging it.
+        """
+        self.stage = "directed"
+        found: list[Judgement] = []
+
+        @seed(self.effort.seed)
+        @settings(
+            max_examples=max(1, self.effort.examples - self.executed), phases=(Phase.generate, Phase.target), deadline=None,
+            database=None, suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(cases(self.implementation, self.dtype, self.random_stages[0]))
+        def search(case: Case) -> None:
+            if not found and time.monotonic() < self._until:
+                judgement = self._look(case, look)
+                target(judgement.ratio)
+                if judgement.finding is not None:
+                    found.append(judgement)
+
+        try:
+            search()
+        except Unsatisfiable:  # restrictions exclude nearly everything: the random stages have looked harder
+            return None
+        return found[0] if found else None
+
+    def _aimed(self) -> Iterator[Case]:
         """Cases that rule out what is left, chosen among `CANDIDATES` times as many random ones as there are examples."""
         self._look_ahead()
         self.stage = "aimed"
         for index in range(CANDIDATES * self.effort.examples):
-            if not self.adequacy.left or time.monotonic() > until:
+            if not self.adequacy.left or time.monotonic() > self._until:
                 return
-            case = random_case(rng, self.implementation, self.dtype, self.random_stages[index % 2])
+            case = random_case(self._rng, self.implementation, self.dtype, self.random_stages[index % 2])
             if self.adequacy.exposes(case, self.examiner.wanted(case)):
                 yield case
 

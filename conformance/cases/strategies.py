@@ -21,7 +21,6 @@ from conformance.errors import UsageError
 from conformance.registry import Implementation, Tunable
 from oracle import get_method
 from oracle.catalogue import Method
-from oracle.conditions import holds
 from oracle.signature import ArraySpec
 
 __all__ = ["cases", "draw_case", "random_case"]
@@ -105,7 +104,7 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
         arrays["k"] = replace(arrays["k"], recipe="negative", gain=3.0)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True)))
-    return case if all(holds(condition, case.facts()) for condition in implementation.restrictions) else None
+    return case if implementation.admits(case.facts()) else None
 
 
 def _tunables(choose: Choose, implementation: Implementation, stage: Stage) -> tuple[int, dict[str, int]]:
