@@ -185,7 +185,7 @@ def _checkerboard(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 
 def _blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Packed documents: a query sees the keys of its own segment; whole tiles stay empty."""
-    size = int(rng.choice([3, 8, 16, 32, 64]))
+    size = int(rng.choice([size for size in (2, 3, 8, 16, 32, 64) if size < max(shape[-1], 3)]))
     if len(shape) < 2:
         return np.arange(shape[-1]) // size % 2 == 0
     queries, keys = np.arange(shape[-2]) // size, np.arange(shape[-1]) // size
