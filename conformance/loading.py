@@ -45,7 +45,7 @@ def discover() -> tuple[list[Registration], list[Problem]]:
         try:
             entry.load()
         except (Exception, SystemExit) as error:  # a broken package must not hide the others
-            problems.append(Problem(entry.value, f"{type(error).__name__}: {error}"))
+            problems.append(Problem(entry.value, _in_short(error)))
     return list(registered().values()), problems
 
 
@@ -113,7 +113,7 @@ def _registered_as(name: str) -> Registration:
             entry.load()
         except (Exception, SystemExit) as error:
             if entry.name.partition(".")[0] == family:
-                raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {type(error).__name__}: {error}") from None
+                raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {_in_short(error)}") from None
     if name not in registered():
         raise _no_file(name) if Path(name).exists() else _no_target(name)
     return registered()[name]
@@ -166,7 +166,11 @@ def _guarded(run: Callable[[], ModuleType], place: str) -> ModuleType:
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{place} cannot be imported: {_in_short(error)}") from None
+
+
+def _in_short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def _registered_in(module: ModuleType, target: str) -> list[Registration]:

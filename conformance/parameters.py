@@ -136,7 +136,7 @@ def taken(function: Callable[..., Any], name: str, method: Method, tunables: set
         own, default = named[option].default, method.default(option)
         if own is inspect.Parameter.empty:
             explicit[option] = "the function requires it"
-        elif own is default or (_is_plain(own) and own == default) or (default is None and not _is_value(option, own, method)):
+        elif _is_alike(own, default) or (default is None and not _is_value(option, own, method)):
             continue
         elif default is not None or option in STAND_INS or _allows_none(named[option]):
             explicit[option] = f"the function's own default is {reprlib.repr(own)}"
@@ -146,9 +146,9 @@ def taken(function: Callable[..., Any], name: str, method: Method, tunables: set
     return Taken(options, any_keyword, tuple(name for name in named if name in tunables), explicit, restrictions)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether comparing it gives a plain bool, as that of an array does not."""
-    return isinstance(value, (bool, int, float))
+def _is_alike(own: Any, default: Any) -> bool:
+    # Numbers only: an array by default compares element by element.
+    return own is default or (isinstance(own, (bool, int, float)) and own == default)
 
 
 def _allows_none(parameter: inspect.Parameter) -> bool:

@@ -50,8 +50,8 @@ def findings(name, method=None, count=60, **declared):
     "name",
     [
         "attend", "other_names", "causal_by_default", "causal_required", "causal_by_number", "scale_of_one", "window_by_default",
-        "capped_by_default", "capped_unless_none", "cap_of_zero", "named_and_anything", "wrapped", "bound", "bound_causal", "anonymous", "layer", "instance",
-        "bound_layer", "declared", "signatures.times_1",
+        "capped_by_default", "capped_unless_none", "cap_of_zero", "named_and_anything", "wrapped", "bound", "bound_causal",
+        "anonymous", "layer", "instance", "bound_layer", "declared", "signatures.times_1",
     ],
 )  # fmt: skip
 def test_a_right_kernel_is_never_refuted_for_its_signature(name):

@@ -75,6 +75,7 @@ def broken_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("broken")
     (folder / "syntax.py").write_text("def kernel(q, k, v:\n    return v\n")
     (folder / "importing.py").write_text("import no_such_package_at_all\n")
+    (folder / "raising.py").write_text("raise RuntimeError('no device:\\n  look\\n  here')\n")
     (folder / "exiting.py").write_text("import sys\nsys.exit(3)\n")
     (folder / "dying.py").write_text("import os\nos.abort()\n")
     (folder / "empty.py").write_text("")
@@ -105,6 +106,7 @@ def broken_files(tmp_path_factory):
         (("certify", "no_such_module:kernel"), "no_such_module cannot be imported: ModuleNotFoundError"),
         (("certify", "syntax.py:kernel"), "syntax.py has a syntax error in line 1"),
         (("certify", "importing.py:kernel"), "importing.py cannot be imported: ModuleNotFoundError"),
+        (("certify", "raising.py:kernel"), "raising.py cannot be imported: RuntimeError: no device:"),
         (("certify", "exiting.py:kernel"), "exiting.py cannot be imported: SystemExit: 3"),
         (("certify", "dying.py:kernel"), "dying.py:kernel cannot be imported: the process was killed by SIGABRT"),
         (("certify", "empty.py"), "empty.py registers nothing"),
