@@ -25,7 +25,7 @@ from oracle.catalogue import Method
 from oracle.formats import FORMATS, Format
 from oracle.signature import ArraySpec
 
-__all__ = ["ArrayRecipe", "Case", "CaseError", "parse_case"]
+__all__ = ["ArrayRecipe", "Case", "CaseError", "condition_names", "parse_case"]
 
 _RECIPE = re.compile(
     r"^(?P<recipe>\w+)\((?P<seed>\d+)\)(?:\[(?P<axes>[\w,]*)\])?(?:\*(?P<gain>[-+.\de]+))?(?:!(?P<garbage>garbage|nan))?(?:@(?P<layout>\w+))?$"
@@ -119,8 +119,13 @@ class Case:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Dimensions and options by name, for conditions: an array that is passed is True."""
-        return {**self.dims, **dict.fromkeys(self.arrays, True), **self.options, "dtype": self.dtype}
+        """The values of `condition_names`; options that are not set may be missing."""
+        broadcast = [spec for spec in self.specification.signature.optional if spec.broadcast and spec.name in self.arrays]
+        return {
+            **self.dims, **dict.fromkeys(self.arrays, True), **self.options, "dtype": self.dtype,
+            "contiguous": all(recipe.layout == "contiguous" for recipe in self.arrays.values()),
+            **{_rank(spec): len(self.axes(spec.name)) for spec in broadcast},
+        }  # fmt: skip
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of an array."""
@@ -192,6 +197,23 @@ class Case:
             return np.array(np.nan)
         signs = np.random.default_rng(recipe.seed).choice([-1.0, 1.0], self.shape(name))
         return signs * min(LARGEST_GARBAGE, FORMATS[self.dtype].largest / 4)
+
+
+def condition_names(method: Method) -> dict[str, str]:
+    """Every name that a condition may use, and what it stands for; `Case.facts` gives the values."""
+    arrays = method.signature.optional
+    return {
+        **dict.fromkeys(method.signature.dims, "size of the dimension"),
+        **dict.fromkeys(method.options, "value, None where not set"),
+        **{spec.name: "True where passed, else None" for spec in arrays},
+        **{_rank(spec): "number of axes where passed, else None" for spec in arrays if spec.broadcast},
+        "contiguous": "whether every array lies in memory in row-major order",
+        "dtype": "storage dtype",
+    }
+
+
+def _rank(spec: ArraySpec) -> str:
+    return f"{spec.name}_rank"
 
 
 def _show(value: Any) -> str:
