@@ -87,19 +87,24 @@ class Search:
         """Hand cases to ``look`` until one is refuted, which is returned, there are enough, or the time is up."""
         started = time.monotonic()
         self._until = started + self.effort.seconds
-        small, *larger = self.random_stages
+        small = self.random_stages[0]
         first = min(FIRST_CASES, round(small.share * self.effort.examples))
 
         def early() -> Iterator[Case]:
             self.stage = "remembered"
             yield from self.remembered
-            yield from self._random(small, first)
+            yield from self._random(small, first, self._until)
 
         def rest() -> Iterator[Case]:
+            examples = self.effort.examples
             if self._slow:
                 yield from self._aimed()
-            for stage in (small, *larger):
-                yield from self._random(stage, round(stage.share * self.effort.examples) - first * (stage is small))
+                examples = round(LEAST_SHARE * examples)
+            for index, stage in enumerate(self.random_stages):
+                count = round(stage.share * examples) - (first if index == 0 else 0)
+                # Each stage has its share of the time: a certificate that ran out of it has seen long rows all the same.
+                share = stage.share / sum(later.share for later in self.random_stages[index:])
+                yield from self._random(stage, count, time.monotonic() + share * (self._until - time.monotonic()))
 
         found = self._each(early(), look)
         self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
@@ -121,12 +126,10 @@ class Search:
         self.executed += 1
         return look(case)
 
-    def _random(self, stage: Stage, count: int) -> Iterator[Case]:
+    def _random(self, stage: Stage, count: int, until: float) -> Iterator[Case]:
         self.stage = stage.name
-        # Where not all cases fit into the time, each stage has its share of what is left, and as few as are enough do.
-        until = time.monotonic() + stage.share * (self._until - time.monotonic()) if self._slow else self._until
         for _ in range(count):
-            if time.monotonic() > until or (self._slow and self.adequate):
+            if time.monotonic() > until:
                 return
             yield random_case(self._rng, self.implementation, self.dtype, stage)
 
