@@ -27,7 +27,7 @@ from oracle.readings.contract import PrecisionContract
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 
 # Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
-COSTLY = ("hang", "crash", "exit")
+COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 
 # Small cases examined after a finding, to tell its explanations apart.
 EVIDENCE = 40
@@ -122,23 +122,30 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        for case in self._cases(started + self.effort.seconds):
-            judgement = self.examiner.examine(case)
-            self.examples += 1
-            self._count(case)
-            if judgement.finding is not None:
-                seconds_to_finding = time.monotonic() - started
-                result = self._refuted(judgement)
-                result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
-                return result
-            self._passed(judgement)
-            self._progress(self)
+        found = self._search(started + self.effort.seconds) or self._soak()
+        if found is not None:
+            seconds_to_finding = time.monotonic() - started
+            result = self._refuted(found)
+            result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
+            return result
         complete = self.examples >= self.effort.examples or (self.examples >= self.effort.examples // 4 and not self.adequacy.left)
         verdict = "certified" if complete and not self.adequacy.left else "inconclusive"
         isolates_nan = self._isolates_nan()
         result = self._result(verdict, time.monotonic() - started)
         result.isolates_nan = isolates_nan
         return result
+
+    def _search(self, until: float) -> Judgement | None:
+        """The first case with a finding."""
+        for case in self._cases(until):
+            judgement = self.examiner.examine(case)
+            self.examples += 1
+            self._count(case)
+            if judgement.finding is not None:
+                return judgement
+            self._passed(judgement)
+            self._progress(self)
+        return None
 
     def _cases(self, until: float) -> Iterator[Case]:
         # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
@@ -173,6 +180,12 @@ class Hunt:
                 break
         return True if looked_at else None
 
+    def _soak(self) -> Judgement | None:
+        """The largest of the small cases, which tells right from wrong best, over and over; what it finds, if anything."""
+        largest = max(self._passing, key=lambda judgement: judgement.case.size, default=None)
+        judgement = None if largest is None else self.examiner.soak(replace(largest.case, warm=False))
+        return judgement if judgement is not None and judgement.finding is not None else None
+
     def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:
         for _ in range(count):
             if time.monotonic() > until:
@@ -203,6 +216,9 @@ class Hunt:
             result = self._result("refuted", 0.0)
             result.findings = [(found, [])]
             return result
+        judgement = self.examiner.confirm(judgement)
+        found = judgement.finding
+        assert found is not None, "a finding is confirmed as it is or with its past"
         failing: list[Judgement] = []
 
         def examine(case: Case) -> Finding | None:
@@ -215,7 +231,8 @@ class Hunt:
 
         steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
         small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
-        shrunk = self.examiner.examine(small.case)
+        shrunk = self.examiner.confirm(self.examiner.examine(small.case))
+        small = shrunk.finding or found
         if found.kind in NUMERICAL:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)

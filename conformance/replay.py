@@ -47,7 +47,8 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
     except CaseError as error:
         raise UsageError(str(error)) from None
     try:
-        case.specification.check(case.arguments())
+        for one in (*case.earlier, case):
+            one.specification.check(one.arguments())
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(f"case {line!r} describes no call of {case.method}: {error}") from None
     target = target or declared.pop("target", None)
