@@ -181,9 +181,9 @@ class Hunt:
         return True if looked_at else None
 
     def _soak(self) -> Judgement | None:
-        """The largest of the small cases, which tells right from wrong best, over and over; what it finds, if anything."""
+        """The largest of the small cases over and over; what it finds, if anything."""
         largest = max(self._passing, key=lambda judgement: judgement.case.size, default=None)
-        judgement = None if largest is None else self.examiner.soak(replace(largest.case, warm=False))
+        judgement = None if largest is None else self.examiner.soak(largest.case.plain())
         return judgement if judgement is not None and judgement.finding is not None else None
 
     def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:

@@ -7,6 +7,7 @@ argument that was written to, an output that shares memory with an argument, and
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from oracle.readings.contract import PrecisionContract
 __all__ = ["Finding", "Judge", "Judgement", "compare"]
 
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
-LEFT_RUNNING = 100
+LEFT_RUNNING = 64 + (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

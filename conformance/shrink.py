@@ -22,6 +22,10 @@ __all__ = ["keeps", "shrink"]
 CLEAR = 1000.0
 
 
+# The usual two calls on a case, and one more that shows what they leave.
+FEWEST_CALLS = 3
+
+
 def keeps(original: Finding, candidate: Finding | None) -> bool:
     """Whether a finding is the same kind as the original, with a ratio of the same order (or clear in itself)."""
     if candidate is None or candidate.kind != original.kind:
@@ -67,6 +71,8 @@ def simpler(case: Case) -> Iterator[Case]:
     """Cases one step simpler, the boldest first."""
     if case.warm:
         yield replace(case, warm=False)
+    if case.calls > FEWEST_CALLS:
+        yield replace(case, calls=FEWEST_CALLS)
     for index in range(len(case.earlier)):
         yield replace(case, earlier=case.earlier[:index] + case.earlier[index + 1 :])
     for smaller in _smaller(case) if case.earlier else ():

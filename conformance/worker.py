@@ -210,10 +210,11 @@ class Worker:
 
 def _described(error: BaseException) -> dict[str, Any]:
     """An exception as plain data. Its own code is not trusted to give its message."""
+    name = type(error).__name__
     try:
-        name, message = type(error).__name__, str(error)[:LONGEST_MESSAGE]
+        message = str(error)[:LONGEST_MESSAGE]
     except BaseException:  # whatever its __str__ raises
-        name, message = "an exception", "whose message cannot be read"
+        message = "(its message cannot be read)"
     if isinstance(error, MemoryError) or "allocate memory" in message:
         limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         message += "" if limit == resource.RLIM_INFINITY else f" (a worker may hold {limit / 2**30:.3g} GiB of private memory)"

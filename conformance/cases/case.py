@@ -165,6 +165,14 @@ class Case:
             return self
         return replace(self, arrays={name: replace(recipe, garbage="") for name, recipe in self.arrays.items()})
 
+    def plain(self) -> Case:
+        """The same call on normally distributed numbers in contiguous arrays: most mistakes show in it."""
+        floats = {spec.name for spec in self.specification.signature.inputs if spec.kind != "bool"}
+        arrays = {
+            name: ArrayRecipe("normal", recipe.seed, recipe.axes) if name in floats else recipe for name, recipe in self.arrays.items()
+        }
+        return replace(self, arrays=arrays, warm=False)
+
     def warm_up(self, options: Collection[str] = ()) -> Case:
         """The call that comes first: same shapes, other values, plain layouts, perhaps one optional array more or less.
 
