@@ -1,9 +1,14 @@
-"""Arrays shared between the judge and a worker: one file-backed memory map, so nothing large passes through a pipe."""
+"""Arrays shared between the judge and a worker: one file-backed memory map, so nothing large passes through a pipe.
+
+Only the judge makes it larger, and nobody can make it smaller: memory that vanished under the judge would kill it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -60,10 +65,7 @@ class Arena:
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
-            folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-            handle, path = tempfile.mkstemp(prefix="attest-", dir=folder)
-            os.unlink(path)  # the memory lives as long as somebody holds the descriptor
-            descriptor = handle
+            descriptor = _anonymous_file()
             os.ftruncate(descriptor, SMALLEST)
         self.descriptor = descriptor
         self._map()
@@ -87,25 +89,27 @@ class Arena:
         """All the memory that belongs to the array, as one dimension of its elements."""
         return self.memory[where.start : where.start + where.size].view(dtype_named(where.dtype))
 
-    def store(self, name: str, array: np.ndarray, offset: int) -> ArrayView:
-        """Copy an array to an offset, contiguously."""
-        strides = tuple(_contiguous_strides(array.shape, array.itemsize))
-        where = ArrayView(name, array.dtype.name, array.shape, strides, offset, offset, array.nbytes)
-        self.reserve(offset + array.nbytes)
-        self.view(where)[...] = array
-        return where
+    def contiguous(self, dtype: str, shape: Iterable[int], offset: int) -> np.ndarray:
+        """The contiguous array of a dtype and shape that lies at an offset."""
+        return np.ndarray(tuple(shape), dtype_named(dtype), self.memory.data, offset)
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.descriptor)
 
 
-def _contiguous_strides(shape: Iterable[int], itemsize: int) -> list[int]:
-    strides: list[int] = []
-    for size in reversed(tuple(shape)):
-        strides.insert(0, itemsize)
-        itemsize *= max(size, 1)
-    return strides
+def _anonymous_file() -> int:
+    """A descriptor of memory that lives as long as somebody holds it; on Linux, of memory that cannot shrink."""
+    if sys.platform == "linux":
+        import fcntl
+
+        descriptor = os.memfd_create("attest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return descriptor
+    descriptor, path = tempfile.mkstemp(prefix="attest-")
+    os.unlink(path)
+    return descriptor
 
 
 def aligned(offset: int) -> int:

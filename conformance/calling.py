@@ -5,12 +5,13 @@ Layout and calling conventions are applied here, on the judge's side, so a worke
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from conformance.arena import Arena, ArrayView, aligned
+from conformance.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.cases.shapes import WIDTH_LETTERS
@@ -21,6 +22,11 @@ from oracle.signature import ArraySpec
 
 __all__ = ["Caller", "Output", "Response"]
 
+# Fills the place of an output until it is written: NaN in every format.
+UNWRITTEN = 0xFF
+
+LONGEST_TEXT = 2000
+
 
 @dataclass(frozen=True)
 class Output:
@@ -28,9 +34,13 @@ class Output:
 
     Attributes:
         name: in the method's signature.
-        array: its elements in the method's own order of axes; None when it was no array of the backend.
-        type: what it was, when it was none.
+        array: its elements in the method's own order of axes; None where it was not what it should be.
+        type: what it was, when it was no array of the backend.
+        shape, dtype: of an array.
+        unreadable: why an array of the right shape and dtype has no elements.
         aliases_input: whether it shares memory with an argument.
+        shares_memory: whether it shares memory with an output of an earlier call.
+        overlaps: whether some of its elements share memory with each other.
         requires_grad: whether it drags a graph along.
         device: where it was.
     """
@@ -38,7 +48,12 @@ class Output:
     name: str
     array: np.ndarray | None
     type: str | None = None
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    unreadable: str = ""
     aliases_input: bool = False
+    shares_memory: bool = False
+    overlaps: bool = False
     requires_grad: bool = False
     device: str | None = None
 
@@ -53,7 +68,10 @@ class Response:
         exception: type and message of an exception, instead.
         traceback: its last frames.
         changed_later: whether a later call changed the outputs.
+        changed_earlier: whether this call or the ones just before it changed the output of a case before this one.
         inputs_changed: names of the arguments whose memory was written to.
+        state_changed: what the call changed that all code in its process shares.
+        running: threads and child processes that the calls so far have left.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -61,7 +79,10 @@ class Response:
     exception: str | None = None
     traceback: str = ""
     changed_later: bool = False
+    changed_earlier: bool = False
     inputs_changed: tuple[str, ...] = ()
+    state_changed: tuple[str, ...] = ()
+    running: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,11 +112,20 @@ class Caller:
         self._placed: list[_Placed] = []
         self._starts: dict[str, int] = {}
         self._kept: dict[str, int] = {}
+        self._calls: list[dict[str, Any]] = []
 
-    def request(self, case: Case, arguments: dict[str, Any], warm_up: tuple[Case, dict[str, Any]] | None) -> dict[str, Any]:
-        """The request that calls the implementation twice on a case, after another call where there is one.
+    def request(
+        self, case: Case, arguments: dict[str, Any], warm_up: tuple[Case, dict[str, Any]] | None = None, identical: int = 2
+    ) -> dict[str, Any]:  # fmt: skip
+        """The request that calls the implementation on a case, after another call where there is one.
 
         The warm-up's arguments lie at the same addresses, so that an implementation that remembers addresses shows it.
+
+        Args:
+            case: to call it on.
+            arguments: of the case.
+            warm_up: the call before, with its arguments.
+            identical: how many calls to make on the case.
         """
         self._placed = self._place(case, arguments)
         before = self._place(*warm_up) if warm_up else []
@@ -125,9 +155,18 @@ class Caller:
         for array in self._placed:
             self._kept[array.name] = aligned(offset)
             offset = self._kept[array.name] + array.base.nbytes
-        self.arena.reserve(offset)
         calls[-1]["keep"] = [[self._starts[array.name], self._kept[array.name], array.base.nbytes] for array in self._placed]
-        return {"do": "call", "size": offset, "calls": [*calls, self._call(case, self._placed, [])]}
+        calls += [self._call(case, self._placed, []) for _ in range(identical - 1)]
+        for call in calls:
+            for output in call["outputs"]:
+                output["at"] = aligned(offset)
+                offset = output["at"] + output["bytes"]
+        self.arena.reserve(offset)
+        for call in calls:
+            for output in call["outputs"]:  # whatever lies there from earlier calls is no answer to this one
+                self.arena.memory[output["at"] : output["at"] + output["bytes"]] = UNWRITTEN
+        self._calls = calls
+        return {"do": "call", "size": offset, "calls": calls}
 
     def _write(self, array: _Placed, start: int) -> None:
         self.arena.memory[start : start + array.base.nbytes] = array.bytes
@@ -141,16 +180,31 @@ class Caller:
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
             "positional": [spec.name for spec in signature.required],
             "options": {**explicit, **case.options, **case.tunables},
-            "outputs": [spec.name for spec in signature.outputs],
+            "outputs": [self._output_wanted(case, spec) for spec in signature.outputs],
         }
 
+    def _output_wanted(self, case: Case, spec: ArraySpec) -> dict[str, Any]:
+        """What the worker may store of an output: nothing but what has this shape and one of these dtypes."""
+        shape, dtypes, order = case.output_shape(spec), case.output_dtypes(spec), self._order(spec.dims)
+        placed = shape if order is None else tuple(shape[axis] for axis in order)
+        size = math.prod(shape) * max(dtype_named(dtype).itemsize for dtype in dtypes)
+        return {"name": spec.name, "shape": placed, "dtypes": dtypes, "bytes": size}
+
     def responses(self, reply: dict[str, Any]) -> list[Response]:
-        """Decode the answer to the last request."""
-        after_each = self._starts, self._kept if len(reply["reports"]) > 1 else self._starts
+        """Decode the answer to the last request.
+
+        Raises:
+            LookupError, TypeError, ValueError, AttributeError: it is no answer to it.
+        """
+        reports = reply["reports"]
+        if len(reports) != len(self._calls) and not (reports and "exception" in reports[-1]):
+            raise ValueError(f"{len(reports)} reports of {len(self._calls)} calls")
+        after_each = self._starts, self._kept if len(reports) > 1 else self._starts
         changed = tuple(
             array.name for array in self._placed if not all(np.array_equal(self._read(array, at), array.bytes) for at in after_each)
         )
-        return [self._response(report, changed) for report in reply["reports"]]
+        running = int(reply["running"])
+        return [self._response(report, call, changed, running) for report, call in zip(reports, self._calls, strict=False)]
 
     def _read(self, array: _Placed, at: dict[str, int]) -> np.ndarray:
         start = at[array.name]
@@ -191,31 +245,50 @@ class Caller:
             return values, axes
         return np.ascontiguousarray(values.transpose(order)), tuple(axes[index] for index in order)
 
-    def _response(self, report: dict[str, Any], changed: tuple[str, ...]) -> Response:
+    def _response(self, report: dict[str, Any], call: dict[str, Any], changed: tuple[str, ...], running: int) -> Response:
+        state = tuple(_text(change) for change in report["state"])
         if "exception" in report:
-            return Response(exception=f"{report['exception']}: {report['message']}", traceback=report["traceback"], inputs_changed=changed)
+            return Response(
+                exception=f"{_text(report['exception'])}: {_text(report['message'])}",
+                traceback="\n".join(_text(line) for line in str(report["traceback"]).splitlines()),
+                inputs_changed=changed,
+                state_changed=state,
+            )
         return Response(
-            outputs=tuple(self._output(output) for output in report["outputs"]),
-            count=report["count"],
-            changed_later=report["changed_later"],
+            outputs=tuple(self._output(facts, wanted) for facts, wanted in zip(report["outputs"], call["outputs"], strict=False)),
+            count=int(report["count"]),
+            changed_later=bool(report["changed_later"]),
+            changed_earlier=bool(report.get("changed_earlier")),
             inputs_changed=changed,
+            state_changed=state,
+            running=running,
         )
 
-    def _output(self, facts: dict[str, Any]) -> Output:
-        array = None
-        if "view" in facts:
-            where = ArrayView.from_json(facts["view"])
-            self.arena.reserve(where.start + where.size)
-            array = self.arena.view(where).copy()
-            spec = next(spec for spec in get_method(self.implementation.method).signature.outputs if spec.name == facts["name"])
-            order = self._order(spec.dims)
-            if order is not None and array.ndim == len(order):
-                array = array.transpose(np.argsort(order))
+    def _output(self, facts: dict[str, Any], wanted: dict[str, Any]) -> Output:
+        spec = next(spec for spec in get_method(self.implementation.method).signature.outputs if spec.name == wanted["name"])
+        if "type" in facts:
+            return Output(spec.name, None, _text(facts["type"]))
+        shape, dtype, order = tuple(int(size) for size in facts["shape"]), _text(facts["dtype"]), self._order(spec.dims)
+        back = None if order is None or len(shape) != len(order) else np.argsort(order)
+        array, unreadable = None, _text(facts.get("unreadable", ""))
+        if shape == wanted["shape"] and dtype in wanted["dtypes"] and not unreadable:
+            array = self.arena.contiguous(dtype, shape, wanted["at"]).copy()
+            array = array if back is None else array.transpose(back)
         return Output(
-            facts["name"],
+            spec.name,
             array,
-            facts.get("type"),
-            facts.get("aliases_input", False),
-            facts.get("requires_grad", False),
-            facts.get("device"),
+            None,
+            shape if back is None else tuple(shape[axis] for axis in back),
+            dtype,
+            unreadable,
+            bool(facts["aliases_input"]),
+            bool(facts["shares_memory"]),
+            bool(facts["overlaps"]),
+            bool(facts.get("requires_grad")),
+            _text(facts["device"]) if "device" in facts else None,
         )
+
+
+def _text(value: Any) -> str:
+    """Words of a worker as one printable line: a kernel chooses them."""
+    return "".join(character if character.isprintable() else " " for character in str(value)[:LONGEST_TEXT]).strip()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from conformance.calling import Caller, Response
 from conformance.cases.case import Case
+from conformance.history import at_first, find_past, with_past
 from conformance.judge import Finding, Judge, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
 from oracle.readings import Expected, expected
+from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Clock", "Examiner"]
+
+# Identical calls at the end of a hunt, and the seconds that they may take.
+SOAK_CALLS, SOAK_SECONDS = 100, 1.0
 
 
 @dataclass
@@ -24,6 +30,15 @@ class Clock:
     oracle: float = 0.0
     kernel: float = 0.0
     judging: float = 0.0
+
+
+@dataclass
+class _Prepared:
+    """A case with what making it and its answer cost time: it is often run again."""
+
+    case: Case
+    arguments: dict[str, Any]
+    bounded: tuple[Bounded, ...] | None = None
 
 
 @dataclass
@@ -47,12 +62,17 @@ class Examiner:
         self.judge = Judge(self.implementation, self.dtype, self.contract, self.sandbox.device)
         self.caller = Caller(self.implementation, self.sandbox.arena)
         self._known: dict[str, Judgement] = {}
+        self._alone: dict[str, Judgement] = {}
+        self._last = _Prepared(Case("", self.dtype, {}, {}), {})
 
     def examine(self, case: Case) -> Judgement:
-        """Call, judge and remember. Never raises for what the implementation does."""
+        """Call, judge and remember. Never raises for what the implementation does.
+
+        A case with a past of its own (``calls=12``, ``CASE then CASE``) is examined in a fresh process.
+        """
         key = str(case)
         if key not in self._known:
-            self._known[key] = self._examine(case)
+            self._known[key] = with_past(self, case) if case.calls or case.earlier else self.run(case)
         return self._known[key]
 
     def wanted(self, case: Case) -> tuple[Expected, ...]:
@@ -62,28 +82,74 @@ class Examiner:
             expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True)
         )
 
-    def forget(self) -> None:
-        """Examine afresh from now on, in a new worker without history."""
-        self._known.clear()
-        self.sandbox.restart()
+    def confirm(self, judgement: Judgement) -> Judgement:
+        """The same finding as a fresh process has it; or, where that has none, with the calls before that bring it out.
 
-    def _examine(self, case: Case) -> Judgement:
+        The case of what is returned reproduces the finding, as far as anything does.
+        """
+        if judgement.finding is None or judgement.case.calls or judgement.case.earlier or not self.sandbox.isolated:
+            return judgement
+        fresh = self._known[str(judgement.case)] = self.alone(judgement.case) if judgement.past else judgement
+        return find_past(self, judgement) if fresh.finding is None else at_first(self, fresh)
+
+    def alone(self, case: Case) -> Judgement:
+        """What a fresh process makes of a case."""
+        key = str(case)
+        if key not in self._alone:
+            self._alone[key] = self.run_afresh(case)
+        return self._alone[key]
+
+    def soak(self, case: Case) -> Judgement:
+        """Many identical calls: what shows in one of a hundred, or after a hundred."""
+        until = time.monotonic() + SOAK_SECONDS
+        judgement = self.run(case)
+        for _ in range(SOAK_CALLS):
+            if judgement.finding is not None or time.monotonic() > until:
+                break
+            judgement = self.run(case, identical=1)
+        return judgement
+
+    def run_afresh(self, case: Case, identical: int = 2) -> Judgement:
+        """Run a case in a process that has run nothing else."""
+        self.sandbox.restart()
+        return self.run(case, identical)
+
+    def run(self, case: Case, identical: int = 2) -> Judgement:
+        """Run a case in the process that there is, which may have a past.
+
+        Args:
+            case: whose warm-up, if it is to have one, is judged as a case of its own where it is the first of its process.
+            identical: how many calls to make on it.
+        """
+        if case.warm and not self.sandbox.past:
+            first = self.run(self._warm_up(case))
+            if first.finding is not None:
+                return first
+        past = tuple(self.sandbox.past)
+        judgement = self._run(case, identical)
+        return judgement if judgement.finding is None else replace(judgement, past=past)
+
+    def _run(self, case: Case, identical: int) -> Judgement:
         started = time.perf_counter()
         meaning = self.implementation.meaning
-        arguments = case.arguments(meaning)
+        if self._last.case != case:
+            self._last = _Prepared(case, case.arguments(meaning))
+        arguments = self._last.arguments
         warm_up = self._warm_up(case) if case.warm else None
-        request = self.caller.request(case, arguments, (warm_up, warm_up.arguments(meaning)) if warm_up else None)
+        request = self.caller.request(case, arguments, (warm_up, warm_up.arguments(meaning)) if warm_up else None, identical)
         made = time.perf_counter()
         try:
             self.sandbox.send(request)
-            plain = case.without_garbage()
-            bounded = self.judge.expect(case, arguments if plain is case else plain.arguments(meaning))
+            self.sandbox.past.append(replace(case, calls=1) if identical == 1 else case)
+            if self._last.bounded is None:
+                plain = case.without_garbage()
+                self._last.bounded = self.judge.expect(case, arguments if plain is case else plain.arguments(meaning))
+            bounded = self._last.bounded
             known = time.perf_counter()
-            reply = self.sandbox.receive()
+            responses = self._responses(self.sandbox.receive())
         except WorkerDied as death:
             return Judgement(case, Finding(death.kind, case, str(death)))
         answered = time.perf_counter()
-        responses = self.caller.responses(reply)
         judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
         ended = time.perf_counter()
         self.clock.making += made - started
@@ -91,6 +157,12 @@ class Examiner:
         self.clock.kernel += answered - known
         self.clock.judging += ended - answered
         return judgement
+
+    def _responses(self, reply: dict[str, Any]) -> list[Response]:
+        try:
+            return self.caller.responses(reply)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+            raise self.sandbox.reject("the answer is not one that attest's worker gives") from None
 
     def _warm_up(self, case: Case) -> Case:
         """The call before; as the case itself in its options where the implementation's restrictions exclude another."""

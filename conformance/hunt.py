@@ -26,7 +26,7 @@ from oracle.readings.contract import PrecisionContract
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 
 # Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
-COSTLY = ("hang", "crash", "exit")
+COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 
 # Small cases examined after a finding, to tell its explanations apart.
 EVIDENCE = 40
@@ -101,7 +101,7 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        found = self.search.run(self._look)
+        found = self.search.run(self._look) or self._soak()
         if found is not None:
             seconds_to_finding = time.monotonic() - started
             result = self._refuted(found)
@@ -136,6 +136,12 @@ class Hunt:
                 break
         return True if looked_at else None
 
+    def _soak(self) -> Judgement | None:
+        """The largest of the small cases over and over; what it finds, if anything."""
+        largest = max(self._passing, key=lambda judgement: judgement.case.size, default=None)
+        judgement = None if largest is None else self.examiner.soak(largest.case.plain())
+        return judgement if judgement is not None and judgement.finding is not None else None
+
     def _count(self, case: Case) -> None:
         features = sorted({*case.options, *(set(case.arrays) - {"q", "k", "v"})})
         dims = case.dims
@@ -160,6 +166,9 @@ class Hunt:
             result = self._result("refuted", 0.0)
             result.findings = [(found, [])]
             return result
+        judgement = self.examiner.confirm(judgement)
+        found = judgement.finding
+        assert found is not None, "a finding is confirmed as it is or with its past"
         failing: list[Judgement] = []
 
         def examine(case: Case) -> Finding | None:
@@ -172,7 +181,8 @@ class Hunt:
 
         steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
         small = shrink(found, examine, lambda case: self.implementation.admits(case.facts()), steps, self.effort.shrink_seconds)
-        shrunk = self.examiner.examine(small.case)
+        shrunk = self.examiner.confirm(self.examiner.examine(small.case))
+        small = shrunk.finding or found
         if found.kind in NUMERICAL:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)

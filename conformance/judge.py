@@ -7,7 +7,8 @@ argument that was written to, an output that shares memory with an argument, and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,18 @@ from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Finding", "Judge", "Judgement", "compare"]
 
+# More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
+LEFT_RUNNING = 64 + (os.cpu_count() or 1)
+
 
 @dataclass(frozen=True)
 class Finding:
     """Evidence that an implementation is wrong.
 
     Attributes:
-        kind: wrong-value, nan, infinity, shape, dtype, device, type, exception, crash, hang, exit, input-changed,
-            aliases-input, requires-grad, changed-later, unrepeatable.
+        kind: wrong-value, nan, infinity, shape, dtype, device, type, exception, crash, hang, exit, memory, tampering,
+            input-changed, aliases-input, overlapping-output, requires-grad, changed-later, global-state, left-running,
+            unrepeatable, depends-on-history.
         case: the call.
         message: one sentence.
         where: output and index of the worst element.
@@ -57,6 +62,7 @@ class Judgement:
         ratio: worst error over budget of a case that passes.
         outputs: arrays in the order of the signature, where the call returned.
         wanted: what the oracle expects of each.
+        past: the cases that the process had run before, where there is a finding.
     """
 
     case: Case
@@ -64,6 +70,7 @@ class Judgement:
     ratio: float = 0.0
     outputs: tuple[np.ndarray, ...] = ()
     wanted: tuple[Expected, ...] = field(default=(), repr=False)
+    past: tuple[Case, ...] = field(default=(), repr=False)
 
 
 def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
@@ -101,16 +108,17 @@ class Judge:
             if failed is not None:
                 return Judgement(case, failed)
         wanted = self._wanted(judged[0], bounded)
-        verdicts = [self._compare(case, response.outputs, wanted) for response in judged]
         outputs = tuple(output.array for output in judged[0].outputs if output.array is not None)
-        finding = verdicts[0][0] or self._manners(case, responses)
-        if finding is None and verdicts[-1][0] is not None:
-            second = verdicts[-1][0]
-            finding = Finding(
-                "unrepeatable", case, f"a second identical call is wrong where the first was right: {second.message}",
-                second.where, second.got, second.expected, second.budget, second.ratio,
-            )  # fmt: skip
-        return Judgement(case, finding, max(ratio for _, ratio in verdicts), outputs, wanted)
+        finding, ratio = self._compare(case, judged[0].outputs, wanted)
+        finding = finding or self._manners(case, responses)
+        for response in judged[1:]:
+            if any(not _identical(a, b) for a, b in zip(judged[0].outputs, response.outputs, strict=True)):
+                later, larger = self._compare(case, response.outputs, self._wanted(response, bounded))
+                ratio = max(ratio, larger)
+                if finding is None and later is not None:
+                    message = f"a second identical call is wrong where the first was right: {later.message}"
+                    finding = replace(later, kind="unrepeatable", message=message)
+        return Judgement(case, finding, ratio, outputs, wanted)
 
     def _failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
@@ -121,18 +129,18 @@ class Judge:
             wanted = ", ".join(spec.name for spec in names)
             return Finding("type", case, f"returned {response.count} outputs, but should return {len(names)}: ({wanted})")
         for spec, output in zip(names, response.outputs, strict=True):
-            shape = tuple(case.dims[dim] for dim in spec.dims)
-            array = output.array
-            if array is None:
-                arrays = "torch.Tensor" if self.implementation.backend == "torch" else "numpy.ndarray"
+            shape, dtypes = case.output_shape(spec), case.output_dtypes(spec)
+            arrays = "torch.Tensor" if self.implementation.backend == "torch" else "numpy.ndarray"
+            if output.type is not None:
                 return Finding("type", case, f"{spec.name} is a {output.type}, but should be a {arrays}")
-            if array.shape != shape:
-                return Finding("shape", case, f"{spec.name}.shape={array.shape}, but should be {shape} ({' '.join(spec.dims)})")
-            allowed = {self.dtype, case.storage(spec).name}
-            if array.dtype.name not in allowed:
-                return Finding("dtype", case, f"{spec.name}.dtype={array.dtype.name}, but should be {' or '.join(sorted(allowed))}")
+            if output.shape != shape:
+                return Finding("shape", case, f"{spec.name}.shape={output.shape}, but should be {shape} ({' '.join(spec.dims)})")
+            if output.dtype not in dtypes:
+                return Finding("dtype", case, f"{spec.name}.dtype={output.dtype}, but should be {' or '.join(dtypes)}")
             if output.device is not None and output.device != self.device.partition(":")[0]:
                 return Finding("device", case, f"{spec.name}.device={output.device}, but should be {self.device}")
+            if output.array is None:
+                return Finding("type", case, f"{spec.name} is a {arrays} without readable elements ({output.unreadable})")
         return None
 
     def _manners(self, case: Case, responses: list[Response]) -> Finding | None:
@@ -143,10 +151,21 @@ class Judge:
             for output in response.outputs:
                 if output.aliases_input:
                     return Finding("aliases-input", case, f"{output.name} shares memory with an argument")
+                if output.shares_memory:
+                    return Finding("changed-later", case, f"{output.name} lies in the memory of an earlier call's output")
+                if output.overlaps:
+                    return Finding("overlapping-output", case, f"elements of {output.name} share memory with each other (stride 0)")
                 if output.requires_grad:
                     return Finding("requires-grad", case, f"{output.name} requires a gradient although no argument does")
             if response.changed_later:
-                return Finding("changed-later", case, "an output changed when the implementation was called again")
+                return Finding("changed-later", case, "an output changed after it was returned")
+            if response.changed_earlier:
+                return Finding("changed-later", case, "the output of an earlier case changed")
+            if response.state_changed:
+                return Finding("global-state", case, f"the call changed {'; '.join(response.state_changed)}")
+            if response.running > LEFT_RUNNING:
+                message = f"{response.running} threads and child processes are left running, but should be at most {LEFT_RUNNING}"
+                return Finding("left-running", case, message)
         return None
 
     def _wanted(self, response: Response, bounded: tuple[Bounded, ...]) -> tuple[Expected, ...]:
@@ -168,6 +187,11 @@ class Judge:
                 finding = _worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
             worst = max(worst, largest)
         return finding, worst
+
+
+def _identical(first: Output, second: Output) -> bool:
+    """Whether two outputs agree in every bit."""
+    return first.array is not None and second.array is not None and first.array.tobytes() == second.array.tobytes()
 
 
 def _worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:

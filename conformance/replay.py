@@ -49,7 +49,8 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
     except ValueError as error:
         raise UsageError(f"case {line!r} has a part that cannot be read: {error}") from None
     try:
-        case.specification.check(case.arguments())
+        for one in (*case.earlier, case):
+            one.specification.check(one.arguments())
     except (ValueError, KeyError, IndexError, TypeError, MemoryError, OverflowError) as error:
         reason = f"{error} does not belong there" if isinstance(error, KeyError) else error
         raise UsageError(f"case {line!r} describes no call of {case.method}: {reason}") from None

@@ -1,7 +1,8 @@
 """The judge's end of a worker process: starts it, limits it, restarts it, and turns its death into an outcome.
 
 The implementation shares plain data with the judge and nothing else: arrays through the arena, JSON through a socket. It
-is a judge's distance, not a jail: code that sets out to attack the machine is not held back.
+is a judge's distance, not a jail: code that sets out to attack the machine is not held back. docs/isolation.md says what
+is defended and what is not.
 """
 
 from __future__ import annotations
@@ -11,25 +12,34 @@ import ctypes
 import json
 import os
 import resource
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from socket import socketpair
+from pathlib import Path
+from socket import socket, socketpair
 from typing import Any
 
 from conformance.arena import Arena
+from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.registry import Implementation
-from conformance.worker import Worker
+from conformance.worker import CONNECTION_LOST, Worker
 
-__all__ = ["InProcess", "Limits", "Sandbox", "WorkerDied"]
+__all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied"]
 
 # glibc fills fresh memory with the complement of this byte, 0x7f: a huge number (NaN in float16) wherever a kernel
-# returns memory that it never wrote.
+# returns memory that it never wrote. Its cache of small blocks would hand them out as they were freed.
 POISON = {"MALLOC_PERTURB_": "128"}
+WITHOUT_CACHE = "glibc.malloc.tcache_count=0"
+
+# The environment variable that marks a worker and what it starts, wherever in the tree of processes that goes to hide.
+MARK = "ATTEST_WORKER"
 
 # A thread that waits for the next parallel loop sleeps at once (OpenBLAS: after 2**4 cycles) instead of spinning: calls are
 # short and far between, and the judge, or the hunt beside, needs the core. What the user has set stays.
@@ -37,15 +47,26 @@ PATIENCE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
+LARGEST_REPLY = 1 << 24
+
+# How often to look for processes that a worker has left, until none is found.
+ROUNDS = 1000
+
+# Seconds between looks at a worker that has not answered yet.
+WATCH = 0.05
+
+# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy.
+BUSY = 6.0
+
 
 @dataclass(frozen=True)
 class Limits:
     """What a worker may use.
 
     Attributes:
-        seconds: for one request, once the first has returned.
-        first_seconds: for the first call, which may compile.
-        memory: bytes of private memory.
+        seconds: of processor time for one request, once the first has returned; `BUSY` times as much by the clock.
+        first_seconds: likewise for the first call, which may compile.
+        memory: bytes of private memory, of memory in use beside the arena, and of a file that it writes.
     """
 
     seconds: float = 10.0
@@ -54,10 +75,10 @@ class Limits:
 
 
 class WorkerDied(Exception):
-    """The worker ended or was stopped instead of answering.
+    """The worker ended, was stopped, or was not itself, instead of answering.
 
     Attributes:
-        kind: ``crash``, ``hang`` or ``exit``.
+        kind: ``crash``, ``hang``, ``exit``, ``memory`` or ``tampering``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -66,7 +87,11 @@ class WorkerDied(Exception):
 
 
 class Sandbox:
-    """One worker process at a time, started on demand and again after it died. Use as a context manager."""
+    """One worker process at a time, started on demand and again after it died. Use as a context manager.
+
+    Attributes:
+        past: the cases that the worker has run since it started.
+    """
 
     isolated = True
 
@@ -75,8 +100,10 @@ class Sandbox:
         self.arena = Arena()
         self.starts = 0
         self.seconds_waiting = 0.0
+        self.past: list[Case] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._connection: socket | None = None
+        self._mark, self._token, self._folder = "", "", ""
         self._loaded: dict[str, Any] | None = None
         self._warm = False
         self._first_took: float | None = None
@@ -102,13 +129,21 @@ class Sandbox:
         request = {"do": "load", "target": target, "method": method, "backend": backend, "device": self.device}
         try:
             reply = self._ask(request, self.limits.first_seconds)
+            loaded = [Implementation.from_json(data) for data in reply["implementations"]]
         except WorkerDied as death:
             raise UsageError(f"{target} cannot be imported: {death}") from None
+        except (LookupError, TypeError, AttributeError):
+            raise UsageError(f"{target} cannot be imported: it answers in the place of attest's worker") from None
         self._loaded, self._first_took = request, None
-        return [Implementation.from_json(data) for data in reply["implementations"]]
+        self.past.clear()
+        return loaded
 
     def send(self, request: dict[str, Any]) -> None:
-        """Send a request to the loaded worker, starting it afresh if need be; `receive` gets the answer."""
+        """Send a request to the loaded worker, starting it afresh if need be; `receive` gets the answer.
+
+        Raises:
+            WorkerDied: it has something to say already, or did not survive loading.
+        """
         if self._process is None and self._loaded is not None:
             self._ask(self._loaded, self.limits.first_seconds)
         self._send(request)
@@ -119,9 +154,9 @@ class Sandbox:
         Raises:
             WorkerDied: there is none.
         """
-        limit, started = self.limits.seconds, time.monotonic()
-        if not self._warm:  # a first call may compile; once one has returned, it is known how long that takes
-            limit = self.limits.first_seconds if self._first_took is None else limit + 2 * self._first_took
+        # A first call may compile; once one has returned, it is known how long that takes, which another shape may cost again.
+        started = time.monotonic()
+        limit = self.limits.first_seconds if self._first_took is None else self.limits.seconds + 2 * self._first_took
         reply = self._receive(limit)
         if not self._warm:
             self._first_took = time.monotonic() - started
@@ -141,46 +176,110 @@ class Sandbox:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        _end_marked(f"{MARK}={self._mark}".encode())
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._process = self._connection = None
         self._warm = False
+        self.past.clear()
+
+    def reject(self, message: str) -> WorkerDied:
+        """End a worker whose answers are not its own; what to raise about it."""
+        self.stop()
+        return WorkerDied("tampering", message)
 
     def _ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
         self._send(request)
         reply = self._receive(limit)
         if "usage_error" in reply:
-            raise UsageError(reply["usage_error"])
+            raise UsageError(str(reply["usage_error"]))
         return reply
 
     def _send(self, request: dict[str, Any]) -> None:
         if self._process is None:
             self._start()
         assert self._connection is not None, "a started worker has a connection"
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `receive` reports the death
-            self._connection.send_bytes(json.dumps(request).encode())
+        self._token = secrets.token_hex(8)
+        self._connection.settimeout(0)
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            if self._connection.recv(1):
+                raise self.reject("something answered that was not asked")
+        self._connection.settimeout(self.limits.seconds)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):  # `receive` reports the death
+            self._connection.sendall(json.dumps({**request, "token": self._token}).encode() + b"\n")
 
     def _receive(self, limit: float) -> dict[str, Any]:
-        assert self._connection is not None and self._process is not None, "receive follows send"
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
-            if not self._connection.poll(limit):
-                self.stop()
-                raise WorkerDied("hang", f"no answer within {limit:g} s")
-            reply: dict[str, Any] = json.loads(self._connection.recv_bytes())
-            return reply
-        except (EOFError, OSError, ValueError):
-            raise self._post_mortem() from None
+            line, _, more = self._read(started + limit, limit).partition(b"\n")
         finally:
-            self.seconds_waiting += time.perf_counter() - started
+            self.seconds_waiting += time.monotonic() - started
+        try:
+            reply: dict[str, Any] = json.loads(line)
+            token, copied = reply.get("token"), reply.get("copy")
+        except (ValueError, AttributeError, RecursionError):
+            raise self.reject("the answer is not one of attest's worker") from None
+        if copied:
+            raise self.reject("a call forked the process and let the copy return too")
+        if more or token != self._token:
+            raise self.reject("something answered in the place of attest's worker")
+        return reply
+
+    def _read(self, until: float, limit: float) -> bytes:
+        """What comes, to the end of a line or beyond."""
+        assert self._connection is not None, "receive follows send"
+        received, spent = bytearray(), self._processor_seconds()
+        self._connection.settimeout(WATCH)
+        while b"\n" not in received:
+            try:
+                part = self._connection.recv(1 << 16)
+            except TimeoutError:
+                part = None
+            except OSError:
+                part = b""
+            if part == b"":
+                raise self._post_mortem()
+            received += part or b""
+            if len(received) > LARGEST_REPLY:
+                raise self.reject("the answer has no end")
+            if part is None:
+                self._look_at_memory()
+            late = time.monotonic() - until
+            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent > limit):
+                self.stop()
+                raise WorkerDied("hang", f"no answer within {limit:.3g} s")
+        return bytes(received)
+
+    def _processor_seconds(self) -> float:
+        """Processor time that the worker has had, all threads together; by the clock where the system does not tell."""
+        assert self._process is not None, "only a started worker is waited for"
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return time.monotonic()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _look_at_memory(self) -> None:
+        """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""
+        assert self._process is not None, "only a started worker is waited for"
+        if self.device != "cpu" or sys.platform != "linux":
+            return
+        with contextlib.suppress(OSError, IndexError):
+            resident = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+            if resident > self.limits.memory + self.arena.size:
+                self.stop()
+                raise WorkerDied("memory", f"the process held {_gib(resident)}, but should hold at most {_gib(self.limits.memory)}")
 
     def _post_mortem(self) -> WorkerDied:
         assert self._process is not None, "only a started worker dies"
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            code = None
+            code = CONNECTION_LOST
         self.stop()
-        if code is None:
-            return WorkerDied("crash", "the worker stopped answering")
+        if code == CONNECTION_LOST:
+            return WorkerDied("crash", "the worker lost its connection, as when a call closes file descriptors that it did not open")
+        if code == -signal.SIGKILL:
+            return WorkerDied("crash", "the process was killed by SIGKILL, as a system does that runs out of memory")
         if code < 0:
             return WorkerDied("crash", f"the process was killed by {signal.Signals(-code).name}")
         return WorkerDied("exit", f"the process ended itself with status {code}")
@@ -188,18 +287,23 @@ class Sandbox:
     def _start(self) -> None:
         ours, theirs = socketpair()
         memory = self.limits.memory if self.device == "cpu" else None
+        self._mark, self._folder = secrets.token_hex(8), tempfile.mkdtemp(prefix="attest-")
+        tunables = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), WITHOUT_CACHE]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "conformance.worker", str(theirs.fileno()), str(self.arena.descriptor)],
+            # Not "-m": the worker's module should be the one that a kernel finds under its name.
+            [sys.executable, "-P", "-c", "from conformance.worker import main; main()",
+             str(theirs.fileno()), str(self.arena.descriptor), self._folder],
             pass_fds=(theirs.fileno(), self.arena.descriptor),
             stdin=subprocess.DEVNULL,
-            env={**PATIENCE, **os.environ, **POISON},
+            env={**PATIENCE, **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
             start_new_session=True,
             preexec_fn=lambda: _prepare_worker(memory),
-        )
+        )  # fmt: skip
         theirs.close()
-        self._connection = Connection(ours.detach())
+        self._connection = ours
         self.starts += 1
         self._warm = False
+        self.past.clear()
 
 
 class InProcess(Sandbox):
@@ -228,9 +332,36 @@ class InProcess(Sandbox):
 
 
 def _prepare_worker(memory: int | None) -> None:
-    """Between fork and exec: no core dumps, a limit of private memory, and an end with the judge's own."""
+    """Between fork and exec: no core dumps, limits of memory and of files, and an end with the judge's own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_marked(mark: bytes) -> None:
+    """End every process with a mark in its environment: those that left the worker's group as well."""
+    for _ in range(ROUNDS):  # one may have started another meanwhile
+        marked = list(_marked(mark))
+        for process in marked:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        if not marked:
+            return
+        time.sleep(0.001)
+
+
+def _marked(mark: bytes) -> Iterator[int]:
+    if sys.platform != "linux":
+        return
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it is not ours, or has just ended
+                if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"

@@ -22,6 +22,10 @@ __all__ = ["keeps", "shrink"]
 CLEAR = 1000.0
 
 
+# The usual two calls on a case, and one more that shows what they leave.
+FEWEST_CALLS = 3
+
+
 def keeps(original: Finding, candidate: Finding | None) -> bool:
     """Whether a finding is the same kind as the original, with a ratio of the same order (or clear in itself)."""
     if candidate is None or candidate.kind != original.kind:
@@ -48,7 +52,7 @@ def shrink(
         for candidate in simpler(best.case):
             if len(tried) > steps or time.monotonic() > until:
                 return best
-            if str(candidate) in tried or not consistent(candidate) or not valid(candidate):
+            if str(candidate) in tried or not all(consistent(one) and valid(one) for one in (candidate, *candidate.earlier)):
                 continue
             tried.add(str(candidate))
             found = examine(candidate)
@@ -67,6 +71,12 @@ def simpler(case: Case) -> Iterator[Case]:
     """Cases one step simpler, the boldest first."""
     if case.warm:
         yield replace(case, warm=False)
+    if case.calls > FEWEST_CALLS:
+        yield replace(case, calls=FEWEST_CALLS)
+    for index in range(len(case.earlier)):
+        yield replace(case, earlier=case.earlier[:index] + case.earlier[index + 1 :])
+    for smaller in _smaller(case) if case.earlier else ():
+        yield replace(smaller, earlier=tuple(replace(earlier, dims=smaller.dims) for earlier in case.earlier))
     yield from _without_options(case)
     yield from _smaller(case)
     yield from _plainer_arrays(case)

@@ -1,7 +1,7 @@
-"""The process in which an implementation runs: ``python -m conformance.worker CONNECTION ARENA``.
+"""The process in which an implementation runs, started by `conformance.sandbox`.
 
-It speaks JSON over a socket and shares arrays through the arena, so whatever the implementation does to this process,
-the judge receives plain data. It decides nothing: it reports what came back.
+It speaks JSON over a socket, a line each way, and shares arrays through the arena, so whatever the implementation does to
+this process, the judge receives plain data. It decides nothing: it reports what came back.
 """
 
 from __future__ import annotations
@@ -9,110 +9,82 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
+import socket
 import sys
+import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance.arena import Arena, ArrayView, aligned
+from conformance.arena import Arena, ArrayView
+from conformance.backends import NumpyArrays, TorchArrays, arrays_of, overlap
 from conformance.errors import UsageError
 from conformance.loading import discover, load
 from conformance.registry import Registration
-from oracle.formats import FORMATS
+from conformance.state import SharedState
 
-__all__ = ["Worker", "main"]
+__all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
 
+CONNECTION_LOST = 113
+"""Exit status of a worker that cannot reach the judge any more."""
 
-class NumpyArrays:
-    """How the numpy backend takes and gives arrays."""
+DECOY = "attest.txt"
+"""Lies in the folder in which calls run; a call that deletes or changes files there shows it."""
 
-    def take(self, arena: Arena, where: ArrayView) -> Any:
-        """A view of shared memory as this backend's array."""
-        return arena.view(where)
+DECOY_CONTENTS = "The working directory of a worker of attest. It is removed when the worker ends.\n"
 
-    def give(self, output: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """A plain array, or None, and the facts that the judge wants to know."""
-        if type(output) is not np.ndarray:
-            return None, {"type": f"{type(output).__module__}.{type(output).__qualname__}"}
-        return output, {"address": output.__array_interface__["data"][0]}
+LONGEST_MESSAGE, LAST_FRAMES = 2000, 6
 
-
-class TorchArrays:
-    """How the torch backend takes and gives arrays."""
-
-    def __init__(self, device: str) -> None:
-        import torch
-
-        self.torch, self.device = torch, device
-
-    def take(self, arena: Arena, where: ArrayView) -> Any:
-        """A tensor on shared memory, with its storage offset; copied, with its strides, to a device that is not the CPU."""
-        torch, storage = self.torch, arena.storage(where)
-        is_bfloat16 = where.dtype == "bfloat16"  # which torch cannot take from NumPy
-        flat = torch.from_numpy(storage.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(storage)
-        size = storage.itemsize
-        tensor = flat.as_strided(where.shape, [stride // size for stride in where.strides], (where.offset - where.start) // size)
-        if self.device == "cpu":
-            return tensor
-        moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
-        return moved.copy_(tensor) if 0 not in tensor.stride() else tensor.to(self.device)
-
-    def give(self, output: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """A plain array, or None, and the facts that the judge wants to know."""
-        torch = self.torch
-        if type(output) is not torch.Tensor:
-            return None, {"type": f"{type(output).__module__}.{type(output).__qualname__}"}
-        facts: dict[str, Any] = {"address": output.data_ptr(), "device": output.device.type, "requires_grad": bool(output.requires_grad)}
-        if output.layout is not torch.strided:
-            return None, {**facts, "type": f"torch.Tensor with layout {output.layout}"}
-        plain = output.detach().cpu().contiguous()
-        if plain.dtype == torch.bfloat16:
-            import ml_dtypes
-
-            return plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16), facts
-        return plain.numpy(), facts
+# Outputs of so many earlier calls, up to this size each, are looked at again after later ones.
+REMEMBERED, LARGEST_REMEMBERED = 8, 1 << 18
 
 
-def _arrays_of(backend: str, device: str) -> NumpyArrays | TorchArrays:
-    if backend == "numpy":
-        if device != "cpu":
-            raise UsageError(f"device={device!r}, but should be 'cpu' for the backend numpy")
-        return NumpyArrays()
-    try:
-        import torch
-    except ImportError as error:
-        raise UsageError(
-            f"backend='torch' needs PyTorch, which cannot be imported here ({error}): pip install 'attest-attention[torch]'"
-        ) from None
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device={device!r} cannot be used here, but should be a device that PyTorch has ({reason})") from None
-    return TorchArrays(device)
+@dataclass
+class _Given:
+    """An output that a call gave: itself, where its elements lie, and what they were."""
+
+    output: Any
+    addresses: range
+    elements: np.ndarray
 
 
 class Worker:
-    """Answers the judge's requests."""
+    """Answers the judge's requests.
 
-    def __init__(self, connection: Connection | None, arena: Arena) -> None:
-        self.connection, self.arena = connection, arena
+    Args:
+        connection: to the judge; None in the judge's own process.
+        arena: memory shared with the judge.
+        folder: an empty one in which calls run; None to stay where the process is.
+    """
+
+    def __init__(self, connection: socket.socket | None, arena: Arena, folder: Path | None = None) -> None:
+        self.connection, self.arena, self.folder = connection, arena, folder
+        self.home, self.process = os.getcwd(), os.getpid()
         self.registration: Registration | None = None
         self.arrays: NumpyArrays | TorchArrays = NumpyArrays()
-        self._inputs = range(0)  # addresses of the memory that holds the arguments
+        self.state = SharedState()
+        self._alone = connection is not None  # else the judge shares the process, and changes its state as it likes
+        self._running = 0
+        self._remembered: deque[_Given] = deque(maxlen=REMEMBERED)
+        # In a process of its own nothing that a kernel raises is meant for us, be it KeyboardInterrupt.
+        self._caught: tuple[type[BaseException], ...] = (BaseException,) if connection else (Exception, SystemExit)
 
     def serve(self) -> None:
         """Answer until the judge hangs up."""
         assert self.connection is not None, "only a worker process serves"
-        while True:
-            try:
-                request = json.loads(self.connection.recv_bytes())
-            except (EOFError, OSError):
-                return
-            self.connection.send_bytes(json.dumps(self.answer(request)).encode())
+        try:
+            for line in self.connection.makefile("rb"):
+                request = json.loads(line)
+                reply = {"token": request["token"], **self.answer(request)}
+                self.connection.sendall(json.dumps(reply).encode() + b"\n")
+        except OSError:
+            os._exit(CONNECTION_LOST)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request."""
@@ -133,87 +105,150 @@ class Worker:
         }
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Load a target; keep the last implementation for calls."""
-        found = load(request["target"], method=request.get("method"), backend=request.get("backend"))
+        """Load a target, in the folder where attest was started; keep the last implementation for calls."""
+        if self.folder is not None:
+            os.chdir(self.home)
+        try:
+            found = load(request["target"], method=request.get("method"), backend=request.get("backend"))
+            described = json.loads(json.dumps([registration.implementation.to_json() for registration in found]))
+        except UsageError:
+            raise
+        except self._caught as error:
+            exception = _described(error)
+            raise UsageError(f"{request['target']} cannot be loaded: {exception['exception']}: {exception['message']}") from None
         self.registration = found[-1]
-        self.arrays = _arrays_of(self.registration.implementation.backend, request.get("device") or "cpu")
-        return {"implementations": [registration.implementation.to_json() for registration in found]}
+        self.arrays = arrays_of(self.registration.implementation.backend, request.get("device") or "cpu")
+        if self.folder is not None:
+            sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+            os.chdir(self.folder)
+        self.state = SharedState(None if self.folder is None else self.folder / DECOY)
+        self._running = _running()
+        self._remembered.clear()
+        return {"implementations": described}
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call the implementation on each set of arguments in turn; report on all, store the results of those asked for."""
+        """Call the implementation on each set of arguments in turn; report on all, store the outputs that have the right shape."""
         assert self.registration is not None, "load comes first"
         self.arena.reserve(request["size"])
-        # Storing an output may map the arena anew. The map with the arguments is held until the end, else a fresh output
-        # could come to lie at its addresses and look like an alias.
+        # Held until the end, else an output could come to lie at the addresses of an earlier map and look like an alias.
         memory = self.arena.memory
-        self._inputs = range(memory.ctypes.data, memory.ctypes.data + memory.size)
-        offset = aligned(request["size"])
         reports: list[dict[str, Any]] = []
-        held: list[tuple[Any, list[np.ndarray | None]]] = []
+        given: list[list[_Given]] = []
         for call in request["calls"]:
             for source, start, size in call["copies"]:
                 memory[start : start + size] = memory[source : source + size]
-            arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
-            options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
-            positional = [arguments.pop(name) for name in call["positional"]]
+            for wanted in call["outputs"]:
+                self.arrays.poison(wanted["bytes"])
+            if self._alone:
+                self.state.begin_call()
             try:
-                result = self.registration.function(*positional, **arguments, **options)
-            except (Exception, SystemExit) as error:
-                frames = traceback.format_exception(error)
-                reports.append({"exception": type(error).__name__, "message": str(error)[:2000], "traceback": "".join(frames)[-4000:]})
+                report, outputs = self._call(call, [one for earlier in given for one in earlier])
+            except self._caught as error:
+                report, outputs = _described(error), []
+            report["state"] = self.state.end_call() if self._alone else []
+            reports.append(report)
+            given.append(outputs)
+            if "exception" in report:
                 break
             for source, start, size in call["keep"]:
                 memory[start : start + size] = memory[source : source + size]
-            report, plain, offset = self._report(result, offset, call["outputs"])
-            reports.append(report)
-            held.append((result, plain))
-        for report, (result, before) in zip(reports, held, strict=False):
-            report["changed_later"] = self._changed(result, before)
-        del memory
-        return {"reports": reports}
+        for report, outputs in zip(reports, given, strict=True):
+            report["changed_later"] = any(self._changed(output) for output in outputs)
+        reports[-1]["state"] += self.state.replaced_functions() if self._alone else []
+        reports[-1]["changed_earlier"] = any(self._changed(output) for output in self._remembered)
+        self._remember(given)
+        return {"reports": reports, "running": _running() - self._running}
 
-    def _report(self, result: Any, offset: int, wanted: list[str]) -> tuple[dict[str, Any], list[np.ndarray | None], int]:
-        results = list(result) if isinstance(result, (tuple, list)) and len(wanted) > 1 else [result]
-        outputs: list[dict[str, Any]] = []
-        plain: list[np.ndarray | None] = []
-        for name, output in zip(wanted, results, strict=False):
-            array, facts = self._given(output)
-            address = facts.pop("address", None)
-            if array is not None:
-                facts["aliases_input"] = array.size > 0 and address in self._inputs
-                facts["view"] = self.arena.store(name, array, offset).to_json()
-                offset = aligned(offset + array.nbytes)
-            outputs.append({"name": name, **facts})
-            plain.append(None if array is None else array.copy())
-        return {"outputs": outputs, "count": len(results)}, plain, offset
+    def _call(self, call: dict[str, Any], earlier: list[_Given]) -> tuple[dict[str, Any], list[_Given]]:
+        assert self.registration is not None, "load comes first"
+        arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
+        positional = [arguments.pop(name) for name in call["positional"]]
+        result = self.registration.function(*positional, **arguments, **options)
+        if self.connection is not None and os.getpid() != self.process:
+            self._leave_copy()
+        memory = self.arena.memory
+        inputs = [range(memory.ctypes.data, memory.ctypes.data + memory.size), *self.arrays.copy_back()]
+        results = list(result) if isinstance(result, (tuple, list)) and len(call["outputs"]) > 1 else [result]
+        outputs, given = [], []
+        for wanted, output in zip(call["outputs"], results, strict=False):
+            facts = self.arrays.facts(output)
+            if "type" not in facts:
+                addresses = self.arrays.span(output)
+                facts["aliases_input"] = any(overlap(addresses, argument) for argument in inputs)
+                facts["shares_memory"] = any(overlap(addresses, other.addresses) for other in [*earlier, *self._remembered])
+                if tuple(facts["shape"]) == tuple(wanted["shape"]) and facts["dtype"] in wanted["dtypes"]:
+                    try:
+                        plain = self.arrays.plain(output)
+                    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # a tensor without data, say
+                        facts["unreadable"] = _first_line(error)
+                    else:
+                        stored = self.arena.contiguous(facts["dtype"], facts["shape"], wanted["at"])
+                        stored[...] = plain
+                        given.append(_Given(output, addresses, stored))
+            outputs.append({"name": wanted["name"], **facts})
+        return {"outputs": outputs, "count": len(results)}, given
 
-    def _given(self, output: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """What the backend makes of an output; only arrays of plain numbers leave this process."""
-        kind = f"{type(output).__module__}.{type(output).__qualname__}"
+    def _changed(self, given: _Given) -> bool:
+        """Whether an output is no longer what it was."""
         try:
-            array, facts = self.arrays.give(output)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # a tensor without data, say
-            return None, {"type": f"{kind} without readable elements ({str(error).splitlines()[0]})"}
-        if array is not None and array.dtype.name not in FORMATS and array.dtype.kind not in "biufc":
-            return None, {"type": f"{kind} of {array.dtype.name}"}
-        return array, facts
+            now = self.arrays.plain(given.output)
+        except (RuntimeError, TypeError, ValueError):
+            return True
+        return now.shape != given.elements.shape or now.tobytes() != given.elements.tobytes()
 
-    def _changed(self, result: Any, before: list[np.ndarray | None]) -> bool:
-        results = list(result) if isinstance(result, (tuple, list)) and len(before) > 1 else [result]
-        now = [self._given(output)[0] for output in results]
-        return any(a is not None and b is not None and a.tobytes() != b.tobytes() for a, b in zip(now, before, strict=False))
+    def _remember(self, given: list[list[_Given]]) -> None:
+        for outputs in given:
+            for output in outputs:
+                if output.elements.nbytes <= LARGEST_REMEMBERED:
+                    self._remembered.append(_Given(output.output, output.addresses, output.elements.copy()))
+
+    def _leave_copy(self) -> None:
+        """End a copy of this process that a call forked off and let return, after telling the judge."""
+        assert self.connection is not None, "only a worker process leaves its copies"
+        self.connection.sendall(b'{"copy": true}\n')
+        os._exit(0)
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    """An exception as plain data. Its own code is not trusted to give its message."""
+    name = type(error).__name__
+    try:
+        message = str(error)[:LONGEST_MESSAGE]
+    except BaseException:  # whatever its __str__ raises
+        message = "(its message cannot be read)"
+    if isinstance(error, MemoryError) or "allocate memory" in message:
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        message += "" if limit == resource.RLIM_INFINITY else f" (a worker may hold {limit / 2**30:.3g} GiB of private memory)"
+    frames = traceback.format_tb(error.__traceback__, limit=-LAST_FRAMES)
+    return {"exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
+
+
+def _first_line(error: Exception) -> str:
+    described = _described(error)
+    return f"{described['exception']}: {described['message']}".splitlines()[0]
+
+
+def _running() -> int:
+    """Threads and child processes of this process."""
+    children = 0
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir():
+        for task in tasks.iterdir():
+            try:
+                children += len((task / "children").read_bytes().split())
+            except OSError:  # it has just ended
+                continue
+    return threading.active_count() + children
 
 
 def main() -> None:
-    """Entry point of the worker process."""
-    connection, arena = Connection(int(sys.argv[1])), Arena(int(sys.argv[2]))
+    """Entry point of the worker process: descriptors of the connection and the arena, and a folder for its calls."""
+    connection, arena, folder = socket.socket(fileno=int(sys.argv[1])), Arena(int(sys.argv[2])), Path(sys.argv[3])
     quiet = os.open(os.devnull, os.O_RDWR)  # what a kernel prints must neither mix with our output nor fill a pipe
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
     faulthandler.disable()
     np.seterr(all="ignore")
-    Worker(connection, arena).serve()
-
-
-if __name__ == "__main__":
-    main()
+    (folder / DECOY).write_text(DECOY_CONTENTS)
+    Worker(connection, arena, folder).serve()

@@ -5,6 +5,8 @@
 Dimensions, options and tunables are ``name=value``. An array is ``recipe(seed)``, then optionally ``[1,h,1,s]`` (its
 axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers, or ``!nan``, where nothing may read) and
 ``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps.
+``calls=12`` makes so many identical calls in a fresh process (2 at least), and ``CASE then CASE`` a fresh process in which the first
+case comes before the second, which is the one that is judged.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ __all__ = ["ArrayRecipe", "Case", "CaseError", "condition_names", "parse_case"]
 _RECIPE = re.compile(
     r"^(?P<recipe>\w+)\((?P<seed>\d+)\)(?:\[(?P<axes>[\w,]*)\])?(?:\*(?P<gain>[-+.\de]+))?(?:!(?P<garbage>garbage|nan))?(?:@(?P<layout>\w+))?$"
 )
+
+# Joins the line of a case to that of the one after it.
+THEN = "then"
 
 # Finite garbage stays below this, so that its product with a query does not overflow float32 and turn an additive mask
 # into inf - inf, which is no fault of the implementation.
@@ -82,6 +87,8 @@ class Case:
         options: the options that are not arrays, where set.
         tunables: values of the implementation's tunables.
         warm: whether another call comes first.
+        calls: how many identical calls to make in a fresh process; 0 for the usual two, in any process.
+        earlier: cases to run before it in a fresh process; none for any process.
     """
 
     method: str
@@ -91,12 +98,15 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     tunables: Mapping[str, int] = field(default_factory=dict)
     warm: bool = False
+    calls: int = 0
+    earlier: tuple[Case, ...] = ()
 
     def __str__(self) -> str:
-        parts = [self.method, self.dtype]
+        parts = [f"{case} {THEN}" for case in self.earlier] + [self.method, self.dtype]
         for group in (self.dims, self.options, self.arrays, self.tunables):
             parts += [f"{name}={_show(value)}" for name, value in group.items()]
-        return " ".join(parts + ["calls=warm"] * self.warm)
+        parts += ["calls=warm"] * self.warm + [f"calls={self.calls}"] * (self.calls > 0)
+        return " ".join(parts)
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -160,6 +170,14 @@ class Case:
             return self
         return replace(self, arrays={name: replace(recipe, garbage="") for name, recipe in self.arrays.items()})
 
+    def plain(self) -> Case:
+        """The same call on normally distributed numbers in contiguous arrays: most mistakes show in it."""
+        floats = {spec.name for spec in self.specification.signature.inputs if spec.kind != "bool"}
+        arrays = {
+            name: ArrayRecipe("normal", recipe.seed, recipe.axes) if name in floats else recipe for name, recipe in self.arrays.items()
+        }
+        return replace(self, arrays=arrays, warm=False)
+
     def warm_up(self, options: Collection[str] = ()) -> Case:
         """The call that comes first: same shapes, other values, plain layouts, perhaps one optional array more or less.
 
@@ -176,7 +194,15 @@ class Case:
                 del arrays[spec.name]
             elif spec.name not in arrays:
                 arrays[spec.name] = ArrayRecipe("random" if spec.kind == "bool" else "normal")
-        return replace(self, arrays=arrays, warm=False)
+        return replace(self, arrays=arrays, warm=False, calls=0, earlier=())
+
+    def output_shape(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape of an output."""
+        return tuple(self.dims[dim] for dim in spec.dims)
+
+    def output_dtypes(self, spec: ArraySpec) -> tuple[str, ...]:
+        """Dtypes in which an output may come, by name."""
+        return tuple(sorted({self.dtype, self.storage(spec).name}))
 
     def storage(self, spec: ArraySpec) -> Format:
         """Format in which an array of floats is stored."""
@@ -226,6 +252,11 @@ def parse_case(line: str) -> Case:
     Raises:
         CaseError: a part of it is unknown or misspelt.
     """
+    *earlier, last = line.split(f" {THEN} ")
+    return replace(_parse_one(last), earlier=tuple(_parse_one(one) for one in earlier))
+
+
+def _parse_one(line: str) -> Case:
     words = line.split()
     if len(words) < 2 or words[0] not in METHODS:
         raise CaseError(f"case {line!r}, but should start with a method ({', '.join(METHODS)}) and a dtype")
@@ -233,13 +264,13 @@ def parse_case(line: str) -> Case:
         raise CaseError(f"dtype={words[1]!r}, but should be one of {', '.join(FORMATS)}")
     specification = METHODS[words[0]]
     groups: dict[str, dict[str, Any]] = {"dims": {}, "arrays": {}, "options": {}, "tunables": {}}
-    warm = False
+    warm, calls = False, 0
     for word in words[2:]:
         name, equals, text = word.partition("=")
         if not equals:
             raise CaseError(f"case part {word!r}, but should be name=value")
         if name == "calls":
-            warm = text == "warm"
+            warm, calls = (True, calls) if text == "warm" else (warm, int(_literal(word, text, int)))
         elif name in specification.signature.dims:
             groups["dims"][name] = int(_literal(word, text, int))
         elif any(spec.name == name for spec in specification.signature.inputs):
@@ -252,7 +283,7 @@ def parse_case(line: str) -> Case:
     missing += [spec.name for spec in specification.signature.required if spec.name not in groups["arrays"]]
     if missing:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
-    return Case(words[0], words[1], warm=warm, **groups)
+    return Case(words[0], words[1], groups["dims"], groups["arrays"], groups["options"], groups["tunables"], warm, calls)
 
 
 def _literal(word: str, text: str, kind: type) -> Any:
