@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from conformance.calling import Caller, Response
 from conformance.cases.case import Case
+from conformance.invariants.check import judge_by_invariant
 from conformance.judge import Finding, Judge, Judgement
+from conformance.probes import read
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
 from oracle.readings import Expected, expected
@@ -62,12 +65,28 @@ class Examiner:
             expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True)
         )
 
+    def call(self, case: Case, arguments: dict[str, Any]) -> Response | Finding:
+        """Call once, without the oracle; a finding where nothing comes back that could be compared."""
+        started = time.perf_counter()
+        request = self.caller.request(case, arguments, None)
+        request["calls"] = request["calls"][:1]
+        try:
+            self.sandbox.send(request)
+            [response] = self.caller.responses(self.sandbox.receive())
+        except WorkerDied as death:
+            return Finding(death.kind, case, str(death))
+        finally:
+            self.clock.kernel += time.perf_counter() - started
+        return self.judge.failed(case, response) or response
+
     def forget(self) -> None:
         """Examine afresh from now on, in a new worker without history."""
         self._known.clear()
         self.sandbox.restart()
 
     def _examine(self, case: Case) -> Judgement:
+        if case.invariant:
+            return judge_by_invariant(self, case)
         started = time.perf_counter()
         meaning = self.implementation.meaning
         arguments = case.arguments(meaning)
@@ -84,7 +103,7 @@ class Examiner:
             return Judgement(case, Finding(death.kind, case, str(death)))
         answered = time.perf_counter()
         responses = self.caller.responses(reply)
-        judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
+        judgement = self._failed_warm_up(case, responses) or read(self.judge.judge(case, responses, bounded))
         ended = time.perf_counter()
         self.clock.making += made - started
         self.clock.oracle += known - made

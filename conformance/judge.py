@@ -19,7 +19,7 @@ from oracle.readings import Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
-__all__ = ["Finding", "Judge", "Judgement", "compare"]
+__all__ = ["Finding", "Judge", "Judgement", "compare", "worst_element"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Finding:
     """Evidence that an implementation is wrong.
 
     Attributes:
-        kind: wrong-value, nan, infinity, shape, dtype, device, type, exception, crash, hang, exit, input-changed,
+        kind: wrong-value, nan, infinity, invariant, shape, dtype, device, type, exception, crash, hang, exit, input-changed,
             aliases-input, requires-grad, changed-later, unrepeatable.
         case: the call.
         message: one sentence.
@@ -57,6 +57,7 @@ class Judgement:
         ratio: worst error over budget of a case that passes.
         outputs: arrays in the order of the signature, where the call returned.
         wanted: what the oracle expects of each.
+        repeats: whether a second identical call gave the same bits.
     """
 
     case: Case
@@ -64,6 +65,7 @@ class Judgement:
     ratio: float = 0.0
     outputs: tuple[np.ndarray, ...] = ()
     wanted: tuple[Expected, ...] = field(default=(), repr=False)
+    repeats: bool = True
 
 
 def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +99,7 @@ class Judge:
         """Judge the calls of a case: first its warm-up, if it has one, then the case itself, twice."""
         judged = responses[1:] if case.warm else responses
         for response in judged:
-            failed = self._failed(case, response)
+            failed = self.failed(case, response)
             if failed is not None:
                 return Judgement(case, failed)
         wanted = self._wanted(judged[0], bounded)
@@ -110,9 +112,11 @@ class Judge:
                 "unrepeatable", case, f"a second identical call is wrong where the first was right: {second.message}",
                 second.where, second.got, second.expected, second.budget, second.ratio,
             )  # fmt: skip
-        return Judgement(case, finding, max(ratio for _, ratio in verdicts), outputs, wanted)
+        again = tuple(output.array for output in judged[-1].outputs if output.array is not None)
+        repeats = all(one.tobytes() == other.tobytes() for one, other in zip(outputs, again, strict=True))
+        return Judgement(case, finding, max(ratio for _, ratio in verdicts), outputs, wanted, repeats)
 
-    def _failed(self, case: Case, response: Response) -> Finding | None:
+    def failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
         if response.exception is not None:
             return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
@@ -165,12 +169,13 @@ class Judge:
                 continue
             largest = float(ratio.max())
             if not agrees.all() and (finding is None or largest > worst):
-                finding = _worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
+                finding = worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
             worst = max(worst, largest)
         return finding, worst
 
 
-def _worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:
+def worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:
+    """The finding of one output: what stands where the error is largest, and how many elements are wrong."""
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     value, exact, allowed = float(got[index]), float(want.value[index]), float(want.budget[index])
     kind = "nan" if np.isnan(value) else "infinity" if np.isinf(value) else "wrong-value"

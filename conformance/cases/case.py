@@ -4,7 +4,8 @@
 
 Dimensions, options and tunables are ``name=value``. An array is ``recipe(seed)``, then optionally ``[1,h,1,s]`` (its
 axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers, or ``!nan``, where nothing may read) and
-``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps.
+``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps;
+``invariant=name`` judges the call by an invariant (see `conformance.invariants`) instead of by the oracle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
-from conformance.cases.values import FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from conformance.cases.values import CODED_RECIPES, FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
 from oracle import METHODS
 from oracle.catalogue import Method
 from oracle.formats import FORMATS, Format
@@ -45,7 +46,7 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES` or `MASK_RECIPES`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES` or `MASK_RECIPES`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
@@ -82,6 +83,7 @@ class Case:
         options: the options that are not arrays, where set.
         tunables: values of the implementation's tunables.
         warm: whether another call comes first.
+        invariant: by which it is judged; "" for the oracle.
     """
 
     method: str
@@ -91,12 +93,13 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     tunables: Mapping[str, int] = field(default_factory=dict)
     warm: bool = False
+    invariant: str = ""
 
     def __str__(self) -> str:
         parts = [self.method, self.dtype]
         for group in (self.dims, self.options, self.arrays, self.tunables):
             parts += [f"{name}={_show(value)}" for name, value in group.items()]
-        return " ".join(parts + ["calls=warm"] * self.warm)
+        return " ".join(parts + ["calls=warm"] * self.warm + [f"invariant={self.invariant}"] * bool(self.invariant))
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -233,13 +236,15 @@ def parse_case(line: str) -> Case:
         raise CaseError(f"dtype={words[1]!r}, but should be one of {', '.join(FORMATS)}")
     specification = METHODS[words[0]]
     groups: dict[str, dict[str, Any]] = {"dims": {}, "arrays": {}, "options": {}, "tunables": {}}
-    warm = False
+    warm, invariant = False, ""
     for word in words[2:]:
         name, equals, text = word.partition("=")
         if not equals:
             raise CaseError(f"case part {word!r}, but should be name=value")
         if name == "calls":
             warm = text == "warm"
+        elif name == "invariant":
+            invariant = text
         elif name in specification.signature.dims:
             groups["dims"][name] = int(_literal(word, text, int))
         elif any(spec.name == name for spec in specification.signature.inputs):
@@ -252,7 +257,7 @@ def parse_case(line: str) -> Case:
     missing += [spec.name for spec in specification.signature.required if spec.name not in groups["arrays"]]
     if missing:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
-    return Case(words[0], words[1], warm=warm, **groups)
+    return Case(words[0], words[1], warm=warm, invariant=invariant, **groups)
 
 
 def _literal(word: str, text: str, kind: type) -> Any:
@@ -269,8 +274,9 @@ def _parse_recipe(word: str, text: str) -> ArrayRecipe:
     match = _RECIPE.match(text)
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
-    if match["recipe"] not in {**FLOAT_RECIPES, **MASK_RECIPES}:
-        raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join([*FLOAT_RECIPES, *MASK_RECIPES])}")
+    known = [*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES]
+    if match["recipe"] not in known:
+        raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")
     layout = match["layout"] or "contiguous"
     if layout not in LAYOUTS:
         raise CaseError(f"case part {word!r}, but its layout should be one of {', '.join(LAYOUTS)}")
