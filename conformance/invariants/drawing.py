@@ -48,7 +48,7 @@ LONGEST_SHARE = 0.01
 LONG_GAIN = 4.0
 
 # Smaller sizes say little: the only key is read whatever else goes wrong.
-FEWEST = {BATCHES: 1, KEY_LENGTHS: 5, PARTS: 2}
+FEWEST = {BATCHES: 1, KEY_LENGTHS: 5, PARTS: 3}
 
 LONG_TILES = {"block": 256, "count": 4}
 

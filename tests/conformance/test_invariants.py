@@ -28,7 +28,7 @@ from oracle.readings.contract import CONTRACTS
 
 KERNELS = Path(__file__).with_name("violations.py")
 METHODS_OF = {
-    "merge_attention_states": ("right_merge", "merge_in_base_two", "parts_beyond_the_third_lost"),
+    "merge_attention_states": ("right_merge", "merge_in_base_two", "parts_beyond_the_second_lost"),
     "attention_with_lse": ("right_with_lse", "lse_in_base_two"),
 }
 
@@ -46,9 +46,9 @@ VIOLATIONS = [
     ("rows-alone", "few_queries_lose_a_key"),
     ("causal-prefix", "causal_lost_for_many_keys"),
     ("key-permutation", "last_keys_lost"),
-    ("key-permutation", "parts_beyond_the_third_lost"),
+    ("key-permutation", "parts_beyond_the_second_lost"),
     ("key-duplication", "padding_in_denominator"),
-    ("key-duplication", "parts_beyond_the_third_lost"),
+    ("key-duplication", "parts_beyond_the_second_lost"),
     ("key-split", "lse_in_base_two"),
     ("key-split", "merge_in_base_two"),
     ("logit-shift", "no_maximum_but_an_epsilon"),
@@ -75,7 +75,8 @@ def findings_of(examiner, name=None, examples=600, seed=0):
 
 @pytest.mark.parametrize(("name", "kernel"), VIOLATIONS)
 def test_each_invariant_refutes_a_wrong_kernel_by_itself(name, kernel):
-    found = findings_of(examiner_of(kernel), name, examples=1600)
+    examiner = examiner_of(kernel)
+    found = next(filter(None, (findings_of(examiner, name, seed=seed) for seed in range(8))), [])
     assert found
     assert all(finding.kind == "invariant" and finding.message.startswith(f"{name}: ") for finding in found)
 
@@ -97,8 +98,9 @@ def test_a_right_kernel_keeps_all_invariants(kernel, dtype):
 )
 def test_conventions_are_judged_as_declared(convention, value, name):
     """The kernel does not follow what is declared here, so invariants that depend on it do not hold."""
-    assert findings_of(examiner_of("right"), name, examples=3000) == []
-    assert findings_of(examiner_of("right", conventions={convention: value}), name, examples=3000)
+    usual, declared = examiner_of("right"), examiner_of("right", conventions={convention: value})
+    assert not any(findings_of(usual, name, seed=seed) for seed in range(8))
+    assert any(findings_of(declared, name, seed=seed) for seed in range(8))
 
 
 @pytest.mark.parametrize("name", list(CONTRACTS))
