@@ -83,6 +83,7 @@ class Certificate:
             "restrictions": dict(implementation.restrictions),
             "layout": implementation.layout,
             "isolates_nan": result.isolates_nan,
+            "deterministic": result.deterministic,
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained) for finding, explained in result.findings],

@@ -9,7 +9,9 @@ from typing import Any
 from conformance.calling import Caller, Response
 from conformance.cases.case import Case
 from conformance.history import at_first, find_past, with_past
+from conformance.invariants.check import judge_by_invariant
 from conformance.judge import Finding, Judge, Judgement
+from conformance.probes import read
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
 from oracle.readings import Expected, expected
@@ -82,6 +84,18 @@ class Examiner:
             expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True)
         )
 
+    def call(self, case: Case, arguments: dict[str, Any]) -> Response | Finding:
+        """Call once, without the oracle; a finding where nothing comes back that could be compared."""
+        started = time.perf_counter()
+        try:
+            self.sandbox.send(self.caller.request(case, arguments, None, 1))
+            [response] = self._responses(self.sandbox.receive())
+        except WorkerDied as death:
+            return Finding(death.kind, case, str(death))
+        finally:
+            self.clock.kernel += time.perf_counter() - started
+        return self.judge.failed(case, response) or response
+
     def confirm(self, judgement: Judgement) -> Judgement:
         """The same finding as a fresh process has it; or, where that has none, with the calls before that bring it out.
 
@@ -130,6 +144,9 @@ class Examiner:
         return judgement if judgement.finding is None else replace(judgement, past=past)
 
     def _run(self, case: Case, identical: int) -> Judgement:
+        if case.invariant:
+            self.sandbox.past.append(case)
+            return judge_by_invariant(self, case)
         started = time.perf_counter()
         meaning = self.implementation.meaning
         if self._last.case != case:
@@ -150,7 +167,7 @@ class Examiner:
         except WorkerDied as death:
             return Judgement(case, Finding(death.kind, case, str(death)))
         answered = time.perf_counter()
-        judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
+        judgement = self._failed_warm_up(case, responses) or read(self.judge.judge(case, responses, bounded))
         ended = time.perf_counter()
         self.clock.making += made - started
         self.clock.oracle += known - made

@@ -55,6 +55,7 @@ class HuntResult:
         clock: where the time went.
         seconds_to_finding: from the start to the first failing case.
         isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
+        deterministic: whether two identical calls gave the same bits in every case; a correct one may differ in rounding.
     """
 
     verdict: str
@@ -70,6 +71,7 @@ class HuntResult:
     clock: Clock = field(default_factory=Clock)
     seconds_to_finding: float | None = None
     isolates_nan: bool | None = None
+    deterministic: bool = True
 
 
 class Hunt:
@@ -85,6 +87,7 @@ class Hunt:
         self.search = Search(self.examiner, self.adequacy, effort, remembered)
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
+        self.deterministic = True
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
 
@@ -153,6 +156,9 @@ class Hunt:
         self.coverage.update(f"{a} x {b}" for index, a in enumerate(features) for b in features[index + 1 :])
 
     def _passed(self, judgement: Judgement) -> None:
+        if judgement.case.invariant:  # the oracle has not judged it
+            return
+        self.deterministic &= judgement.repeats
         self.adequacy.learn(judgement)
         if judgement.ratio > self.worst.ratio or not self.worst.case.method:
             self.worst = replace(judgement, outputs=(), wanted=())
@@ -200,5 +206,5 @@ class Hunt:
         return HuntResult(
             verdict, self.examiner.judge.contract, self.examples, seconds, self.worst.ratio,
             str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
-            coverage=self.coverage, clock=self.examiner.clock,
+            coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from conformance.cases import Case, CaseError, parse_case
 from conformance.certify import Request
 from conformance.errors import UsageError
 from conformance.examine import Examiner
+from conformance.invariants.check import require_invariant
 from conformance.judge import Judgement
 from conformance.registry import Implementation
 from oracle import METHODS
@@ -71,7 +72,9 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
         if implementation.method != case.method:
             raise UsageError(f"{target} implements {implementation.method}, but the case is one of {case.method}")
         _check_keywords(case, implementation)
-        return Examiner(implementation, case.dtype, sandbox).examine(case), implementation
+        examiner = Examiner(implementation, case.dtype, sandbox)
+        require_invariant(case, implementation, examiner.judge.contract)
+        return examiner.examine(case), implementation
 
 
 def _check_keywords(case: Case, implementation: Implementation) -> None:

@@ -1,9 +1,10 @@
 """The search: which cases a hunt executes, and in which order.
 
-First those that refuted the implementation before, then independent random ones, cheap stages first, then a directed
-search for the largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle
-and the known mistakes run without the implementation, so whether a case rules one out is known before it is called: where
-a call is so slow that not all cases fit into the time, aimed ones come early, and every call counts.
+First those that refuted the implementation before, then probes and independent random ones, cheap stages first, then those
+that invariants judge, then a directed search for the largest error over budget, and at last cases aimed at the mistakes
+that are still not ruled out. The oracle and the known mistakes run without the implementation, so whether a case rules one
+out is known before it is called: where a call is so slow that not all cases fit into the time, aimed ones come early, and
+every call counts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
@@ -21,7 +23,9 @@ from conformance.cases.case import Case
 from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import cases, random_case
 from conformance.examine import Examiner
+from conformance.invariants.drawing import invariant_cases
 from conformance.judge import Judgement
+from conformance.probes import probe_cases
 
 __all__ = ["Effort", "Search"]
 
@@ -76,7 +80,7 @@ class Search:
         # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
         self._rng = Random(f"{self.effort.seed} {self.implementation.method}")
         self._until = 0.0
-        self._slow = False
+        self._slow, self._added = False, 0
 
     @property
     def adequate(self) -> bool:
@@ -100,11 +104,15 @@ class Search:
             if self._slow:
                 yield from self._aimed()
                 examples = round(LEAST_SHARE * examples)
+            yield from self._in_addition("probes", islice(probe_cases(self.implementation, self.dtype), examples))
             for index, stage in enumerate(self.random_stages):
                 count = round(stage.share * examples) - (first if index == 0 else 0)
                 # Each stage has its share of the time: a certificate that ran out of it has seen long rows all the same.
                 share = stage.share / sum(later.share for later in self.random_stages[index:])
                 yield from self._random(stage, count, time.monotonic() + share * (self._until - time.monotonic()))
+            if not self._slow:
+                named = invariant_cases(self.examiner, self.effort.examples, self.effort.seconds, self.effort.seed)
+                yield from self._in_addition("invariants", named)
 
         found = self._each(early(), look)
         self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
@@ -126,6 +134,13 @@ class Search:
         self.executed += 1
         return look(case)
 
+    def _in_addition(self, stage: str, listed: Iterator[Case]) -> Iterator[Case]:
+        """Cases that do not count as the examples that were asked for."""
+        self.stage = stage
+        for case in listed:
+            self._added += 1
+            yield case
+
     def _random(self, stage: Stage, count: int, until: float) -> Iterator[Case]:
         self.stage = stage.name
         for _ in range(count):
@@ -143,7 +158,7 @@ class Search:
 
         @seed(self.effort.seed)
         @settings(
-            max_examples=max(1, self.effort.examples - self.executed), phases=(Phase.generate, Phase.target), deadline=None,
+            max_examples=max(1, self.effort.examples + self._added - self.executed), phases=(Phase.generate, Phase.target), deadline=None,
             database=None, suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(cases(self.implementation, self.dtype, self.random_stages[0]))

@@ -114,6 +114,8 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
         out.print(f"  note       {escape(note)}")
     if result.isolates_nan is not None and certificate.verdict == "certified":
         out.print(f"  property   NaN where nothing may read {'has no effect' if result.isolates_nan else 'leaks into the output'}")
+    if certificate.verdict == "certified":
+        out.print(f"  property   two identical calls {'give the same bits' if result.deterministic else 'differ in rounding'}")
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")
