@@ -15,9 +15,10 @@ import numpy as np
 
 from conformance.cases.case import Case, parse_case
 from conformance.cases.values import SELECTING_GAIN
-from conformance.invariants import DENSE
+from conformance.invariants import DENSE, MERGE
 from conformance.judge import Judgement, compare
 from conformance.registry import Implementation
+from oracle import get_method
 from oracle.readings import Expected
 
 __all__ = ["probe_cases", "read", "reading"]
@@ -44,12 +45,12 @@ DENSE_PROBES = (
     f"l=5 s=31 d=31 h=3 g=3 {EQUAL} v=one_hot(0) sinks=normal(0)",
     f"b=2 l=3 s=18 d=18 {EQUAL} v=one_hot(0) mask=padding_right(1)[b,1,1,s]",
     f"b=2 l=3 s=66 d=66 {EQUAL} v=one_hot(0) mask=late(0)",
-    # Values of one: the weights add up to one, to n / (n + exp(sink)) with a sink, to nothing in an empty row; and all options.
+    # Values of one: the weights add up to one, to n / (n + exp(sink)) with a sink, to nothing in an empty row.
     "l=5 s=47 d=8 q=normal(0) k=normal(1) v=ones(0)",
     "l=7 s=65 d=8 h=2 g=2 q=normal(0) k=normal(1) v=ones(0) sinks=normal(1)",
     "l=6 s=20 d=8 q=normal(0) k=normal(1) v=ones(0) mask=empty_rows(3)",
+    # Logits that are capped and biased; that are all far below zero.
     "l=4 s=33 d=33 softcap=2.0 q=normal(0)*3 k=normal(1) v=one_hot(0) bias=normal(2)",
-    # All logits far below zero.
     "l=5 s=33 d=33 q=offset(0)*30 k=negative(0)*3 v=one_hot(0)",
     # One key each: which one is read. Around tiles, at the edges of what a query may see, across heads and batches.
     f"l=17 s=17 {OWN}",
@@ -90,7 +91,7 @@ MERGE_PROBES = (
     "n=3 h=2 l=9 e=16 outs=bits(0)@strided lses=empty_parts(1)",
     "n=4 l=5 e=16 outs=bits(0) lses=zeros(0)",
 )
-DEFAULTS = {"b": "1", "h": "1", "g": "1"}
+PROBES = {**dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES)}
 TILES = {"block": 16, "count": 3}
 
 
@@ -106,10 +107,10 @@ def probe_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
 
 
 def _listed(implementation: Implementation, dtype: str) -> Iterator[Case]:
-    dense = implementation.method in DENSE
-    for line in DENSE_PROBES if dense else MERGE_PROBES:
+    method = implementation.method
+    for line in PROBES.get(method, ()):
         yield _case(line, implementation, dtype)
-    for line in TUNABLE_PROBES if dense else ():
+    for line in TUNABLE_PROBES if method in DENSE else ():
         case = _case(line, implementation, dtype)
         for name, tunable in implementation.tunables.items():
             for value in TUNABLE_VALUES.get(tunable.kind, tunable.choices):
@@ -118,7 +119,7 @@ def _listed(implementation: Implementation, dtype: str) -> Iterator[Case]:
 
 def _case(line: str, implementation: Implementation, dtype: str) -> Case:
     words = dict(word.split("=", 1) for word in line.split())
-    given = {**DEFAULTS, **words} if implementation.method in DENSE else {"b": "1", "h": "1", **words}
+    given = {**{letter: "1" for letter in get_method(implementation.method).signature.dims if letter in "bhg"}, **words}
     if "d" in given:
         given.setdefault("e", given["d"])
     case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))

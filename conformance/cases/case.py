@@ -23,6 +23,7 @@ import numpy as np
 
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
 from conformance.cases.values import CODED_RECIPES, FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import Method
 from oracle.formats import FORMATS, Format
@@ -275,7 +276,7 @@ def _parse_one(line: str) -> Case:
         if name == "calls":
             warm, calls = (True, calls) if text == "warm" else (warm, int(_literal(word, text, int)))
         elif name == "invariant":
-            invariant = text
+            invariant = _invariant(words[0], text)
         elif name in specification.signature.dims:
             groups["dims"][name] = int(_literal(word, text, int))
         elif any(spec.name == name for spec in specification.signature.inputs):
@@ -300,6 +301,15 @@ def _literal(word: str, text: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise CaseError(f"case part {word!r}, but its value should be an {kind.__name__}")
     return value
+
+
+def _invariant(method: str, name: str) -> str:
+    from conformance.invariants import get_invariant  # which builds on this module
+
+    try:
+        return get_invariant(name, method).name
+    except UsageError as error:
+        raise CaseError(str(error)) from None
 
 
 def _parse_recipe(word: str, text: str) -> ArrayRecipe:

@@ -62,7 +62,7 @@ def invariant_cases(examiner: Examiner, examples: int, seconds: float, seed: int
     """
     implementation = examiner.implementation
     rng, catalogue = Random(f"{seed} {implementation.method} invariants"), invariants_for(implementation.method)
-    for index in range(examples // EXAMPLES_PER_INVARIANT):
+    for index in range(examples // EXAMPLES_PER_INVARIANT if catalogue else 0):
         for _ in range(ATTEMPTS):
             case = _aimed(catalogue[index % len(catalogue)], random_case(rng, implementation, examiner.dtype, STAGES[0]))
             if _fits(case, examiner):

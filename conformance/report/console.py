@@ -15,6 +15,7 @@ from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
 from conformance.hunt import Hunt
+from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
 from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
@@ -201,5 +202,8 @@ def show_method(method: Method) -> None:
     out.print("\n[bold]known mistakes[/]")
     for pitfall in pitfalls_for(method.name):
         out.print(f"  {pitfall.name}: {escape(pitfall.explanation)} ({escape(pitfall.citation)})")
+    out.print("\n[bold]invariants[/]")
+    for invariant in invariants_for(method.name):
+        out.print(f"  {invariant.name}: {escape(invariant.statement)}")
     out.print("\n[bold]specification[/]\n")
     out.print(escape_markup(inspect.getsource(method.spec)))

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from conformance.cases import parse_case
+from conformance.cases import CaseError, parse_case
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certificate import replay_line
@@ -15,7 +15,6 @@ from conformance.errors import UsageError
 from conformance.examine import Examiner
 from conformance.invariants import invariants_for
 from conformance.invariants.bound import error_bounds
-from conformance.invariants.check import require_invariant
 from conformance.invariants.drawing import invariant_cases
 from conformance.replay import replay
 from conformance.sandbox import InProcess
@@ -157,18 +156,17 @@ def test_shrinking_keeps_the_invariant():
     assert small.size < 9 < finding.case.size
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("invariant=symmetry", "invariant='symmetry', but should be one of selection"),
-        ("invariant=causal-prefix", "invariant='causal-prefix' says nothing of this case"),
-    ],
-)
-def test_an_invariant_that_cannot_judge_a_case_is_a_usage_error(words, message):
-    examiner = examiner_of("right")
-    case = parse_case(f"attention float32 b=1 h=1 l=2 d=2 g=1 s=2 e=2 q=normal(0) k=normal(0) v=normal(0) {words}")
-    with pytest.raises(UsageError, match=message):
-        require_invariant(case, examiner.implementation, examiner.judge.contract)
+PLAIN = "attention float32 b=1 h=1 l=2 d=2 g=1 s=2 e=2 q=normal(0) k=normal(0) v=normal(0)"
+
+
+def test_a_case_that_names_no_known_invariant_is_none():
+    with pytest.raises(CaseError, match="invariant='symmetry', but should be one of selection, mean, "):
+        parse_case(f"{PLAIN} invariant=symmetry")
+
+
+def test_replaying_an_invariant_that_says_nothing_of_the_case_is_a_usage_error():
+    with pytest.raises(UsageError, match="invariant='causal-prefix' says nothing of this case"):
+        replay(f"target={KERNELS}:right backend=numpy {PLAIN} invariant=causal-prefix", None, Request(isolated=False))
 
 
 def test_the_same_seed_gives_the_same_cases():
