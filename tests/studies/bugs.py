@@ -208,12 +208,12 @@ def main(output: str) -> None:
 PAGE = """\
 # Reported mistakes, and which of them attest is tested against
 
-Written by `python tests/studies/bugs.py`. Of the {rows} rows of the project's list of public reports, {done} are re-created: as wrong kernels
-of the corpus (`tests/mutants/numpy_wrong` and `torch_wrong`, code of our own, refuted with the default settings and seeds 0, 1 and 2)
-or as pitfalls. Where a report is about lengths that no test can afford, the kernel is a small model of it: an offset that wraps at 16
-bits instead of 32. Some kernels carry a mistake over from the place where it was reported (a backward pass, a paged cache, routing) to
-the forward pass of attention, where the same slip is as easy to make. The report of B14 leaves its cause open: its kernels re-create
-what it shows.
+Written by `python tests/studies/bugs.py`. Of the {rows} rows of the project's list of public reports, {done} are re-created: as
+pitfalls, or as wrong kernels of the corpus (`tests/mutants/numpy_wrong` and `torch_wrong`, code of our own, refuted with the default
+settings and seeds 0, 1 and 2). Where a report is about lengths that no test can afford, the kernel is a small model of it: an offset
+that wraps at 16 bits instead of 32. Some kernels carry a mistake over from the place where it was reported (a backward pass, a paged
+cache, routing) to the forward pass of attention, where the same slip is as easy to make. The report of B14 leaves its cause open: its
+kernels re-create what it shows.
 
 | | rows |
 |---|---:|
