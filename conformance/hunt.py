@@ -21,6 +21,7 @@ from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
 from conformance.shrink import shrink
+from conformance.trigger import Limits, Trigger, find_trigger
 from oracle.conditions import holds
 from oracle.readings.contract import PrecisionContract
 
@@ -80,6 +81,7 @@ class HuntResult:
         clock: where the time went.
         seconds_to_finding: from the start to the first failing case.
         isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
+        trigger: when the finding happens, as far as probing tells.
     """
 
     verdict: str
@@ -95,6 +97,7 @@ class HuntResult:
     clock: Clock = field(default_factory=Clock)
     seconds_to_finding: float | None = None
     isolates_nan: bool | None = None
+    trigger: Trigger | None = None
 
 
 class Hunt:
@@ -203,30 +206,37 @@ class Hunt:
             result = self._result("refuted", 0.0)
             result.findings = [(found, [])]
             return result
-        failing: list[Judgement] = []
+        seen: dict[str, list[Judgement]] = {"shrinking": [], "evidence": [], "probes": []}
 
-        def examine(case: Case) -> Finding | None:
+        def examine(case: Case, phase: str) -> Judgement:
             outcome = self.examiner.examine(case)
-            if outcome.finding is not None and len(failing) < 60:
-                failing.append(outcome)
-            elif outcome.finding is None and len(self._passing) < 90:
-                self._passing.append(outcome)
-            return outcome.finding
+            seen[phase].append(outcome)
+            return outcome
 
-        steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
-        small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
+        costly = found.kind in COSTLY
+        steps = self.effort.shrink_steps // 10 if costly else self.effort.shrink_steps
+        small = shrink(found, lambda case: examine(case, "shrinking").finding, self._allowed, steps, self.effort.shrink_seconds)
         shrunk = self.examiner.examine(small.case)
-        if found.kind in NUMERICAL:
+        if not costly:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)
             for _ in range(EVIDENCE):
-                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]))
+                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]), "evidence")
+        failures = [outcome for outcome in seen["shrinking"] if outcome.finding is not None]
+        trigger = find_trigger(
+            small, [*seen["evidence"], *failures[:: len(failures) // 60 + 1]], self.implementation, lambda case: examine(case, "probes"), self._allowed,
+            Limits(failures=6, seconds=self.effort.shrink_seconds) if costly else Limits(),
+        )
         numerical = found.kind in NUMERICAL
+        failing = [outcome for phase in ("evidence", "probes", "shrinking") for outcome in seen[phase] if outcome.finding is not None]
+        passing = [outcome for phase in ("evidence", "probes", "shrinking") for outcome in seen[phase] if outcome.finding is None]
         explained = (
-            explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract) if numerical else []
+            explain(self.implementation, [shrunk, *failing[:80], judgement], [*self._passing, *passing[:80]], self.examiner.judge.contract)
+            if numerical
+            else []
         )
         result = self._result("refuted", 0.0)
-        result.findings = [(small, explained)]
+        result.findings, result.trigger = [(small, explained)], trigger
         return result
 
     def _allowed(self, case: Case) -> bool:
