@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,12 @@ def _options(case: Case) -> Iterator[Flag]:
         if name in case.arrays or case.options.get(name) not in (None, False):
             condition = name if method.options.get(name) == "flag" else f"{name} is not None"
             yield Flag(f"{name} is given", f"{name} is not given", condition)
-    scale = case.options.get("scale")
-    if scale is not None:
-        # A scale that is not given is None in a condition, which cannot be compared.
-        yield Flag("scale == 0", condition="scale == 0") if scale == 0 else Flag("scale < 0", condition="scale is not None and scale < 0")
+    if "scale" in method.options:
+        scale = case.options.get("scale")
+        if scale == 0:
+            yield Flag("scale == 0", condition="scale == 0")
+        elif (scale or 1 / sqrt(case.dims["d"])) != 1:
+            yield Flag("the scale is neither 0 nor 1", cost=1.2)
     if case.warm:
         yield Flag("another call came before", "no other call came before")
 

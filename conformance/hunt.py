@@ -15,23 +15,15 @@ from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
 from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import random_case
-from conformance.diagnosis import NUMERICAL, explain
+from conformance.diagnosis import Diagnosis, diagnose
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
-from conformance.shrink import shrink
-from conformance.trigger import Limits, Trigger, find_trigger
-from oracle.conditions import holds
+from conformance.trigger import Trigger
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
-
-# Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
-COSTLY = ("hang", "crash", "exit")
-
-# Small cases examined after a finding, to tell its explanations apart.
-EVIDENCE = 40
 
 # So many cases give every mistake that can apply to an implementation an occasion to do so.
 ENOUGH_OCCASIONS = 150
@@ -200,47 +192,14 @@ class Hunt:
             self._passing.append(judgement)
 
     def _refuted(self, judgement: Judgement) -> HuntResult:
-        found = judgement.finding
-        assert found is not None, "only a finding refutes"
-        if not self.effort.diagnose:
-            result = self._result("refuted", 0.0)
-            result.findings = [(found, [])]
-            return result
-        seen: dict[str, list[Judgement]] = {"shrinking": [], "evidence": [], "probes": []}
-
-        def examine(case: Case, phase: str) -> Judgement:
-            outcome = self.examiner.examine(case)
-            seen[phase].append(outcome)
-            return outcome
-
-        costly = found.kind in COSTLY
-        steps = self.effort.shrink_steps // 10 if costly else self.effort.shrink_steps
-        small = shrink(found, lambda case: examine(case, "shrinking").finding, self._allowed, steps, self.effort.shrink_seconds)
-        shrunk = self.examiner.examine(small.case)
-        if not costly:
-            # Shrinking looks at one corner; explanations are told apart by cases from all over.
-            rng = Random(self.effort.seed)
-            for _ in range(EVIDENCE):
-                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]), "evidence")
-        failures = [outcome for outcome in seen["shrinking"] if outcome.finding is not None]
-        trigger = find_trigger(
-            small, [*seen["evidence"], *failures[:: len(failures) // 60 + 1]], self.implementation, lambda case: examine(case, "probes"), self._allowed,
-            Limits(failures=6, seconds=self.effort.shrink_seconds) if costly else Limits(),
-        )
-        numerical = found.kind in NUMERICAL
-        failing = [outcome for phase in ("evidence", "probes", "shrinking") for outcome in seen[phase] if outcome.finding is not None]
-        passing = [outcome for phase in ("evidence", "probes", "shrinking") for outcome in seen[phase] if outcome.finding is None]
-        explained = (
-            explain(self.implementation, [shrunk, *failing[:80], judgement], [*self._passing, *passing[:80]], self.examiner.judge.contract)
-            if numerical
-            else []
-        )
+        assert judgement.finding is not None, "only a finding refutes"
+        diagnosis = Diagnosis(judgement.finding)
+        if self.effort.diagnose:
+            steps, seconds = self.effort.shrink_steps, self.effort.shrink_seconds
+            diagnosis = diagnose(judgement, self._passing, self.examiner, seed=self.effort.seed, steps=steps, seconds=seconds)
         result = self._result("refuted", 0.0)
-        result.findings, result.trigger = [(small, explained)], trigger
+        result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         return result
-
-    def _allowed(self, case: Case) -> bool:
-        return all(holds(condition, case.facts()) for condition in self.implementation.restrictions)
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
         return HuntResult(

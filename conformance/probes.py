@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any
@@ -26,6 +26,7 @@ PLAIN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "positive": (2.0, 0.5, 30.0),
     "real": (0.3, 1.0, 0.0, -0.5),
 }
+TURNS = {QUERY_LENGTHS: 3, KEY_LENGTHS: 3, **dict.fromkeys(WIDTH_LETTERS, 2)}
 FLOATS = ("normal", "zeros", "ones")
 MASKS = ("full", "random", "empty", "single_key", "late", "empty_rows", "padding_right")
 AXES: tuple[tuple[str, ...] | None, ...] = (None, ("l", "s"), ("s",), ("h", "l", "s"), ("b", "1", "1", "s"), ("b", "1", "l", "s"))
@@ -35,7 +36,7 @@ def neighbours(case: Case, implementation: Implementation) -> Iterator[Case]:
     """Cases that differ in one respect, those that tell most first: each respect has its turns, lengths more of them."""
     respects = [
         (2, _options(case, implementation)),
-        *((3 if letter in (QUERY_LENGTHS, KEY_LENGTHS) else 2 if letter in WIDTH_LETTERS else 1, _sizes(case, letter)) for letter in case.dims),
+        *((TURNS.get(letter, 1), _sizes(case, letter)) for letter in case.dims),
         *((1, _layouts(case, name)) for name in case.arrays),
         (2, _groups(case)),
         (1, _both_lengths(case)),

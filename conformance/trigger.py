@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from conformance.atoms import Atom, Table, fit, rivals
 from conformance.cases.case import Case
+from conformance.elements import wrong_elements
 from conformance.facts import Facts
 from conformance.judge import Finding, Judgement
 from conformance.probes import neighbours
@@ -24,7 +25,10 @@ from conformance.registry import Implementation
 from conformance.shrink import consistent
 from oracle.conditions import condition_names
 
-__all__ = ["Limits", "Trigger", "find_trigger"]
+__all__ = ["AFTER_OTHERS", "Limits", "Trigger", "find_trigger"]
+
+# The text where a case that failed passes in a new process.
+AFTER_OTHERS = "only after other calls: alone, in a new process, the case passes"
 
 # Kinds of finding that one mistake may take by turns.
 ALIKE = ("wrong-value", "nan", "infinity", "unrepeatable")
@@ -78,6 +82,8 @@ class Trigger:
             where that has no words for it.
         failed, passed: cases tried that the text is true of.
         passed_outside: cases tried that it is not true of; none of them failed.
+        elements: which elements are wrong; "" where nothing plain is true of them.
+        atoms: the condition's parts.
     """
 
     text: str
@@ -85,15 +91,23 @@ class Trigger:
     failed: int
     passed: int
     passed_outside: int
+    elements: str = ""
+    atoms: tuple[Atom, ...] = field(default=(), repr=False)
+
+    def holds(self, case: Case, meaning: Mapping[str, str]) -> bool:
+        """Whether the text is true of a case."""
+        table = Table([Facts(case, meaning)])
+        return all(atom.test(table)[0] for atom in self.atoms)
 
     def __str__(self) -> str:
         tried = self.failed + self.passed
         outside = f", none of {self.passed_outside} others did" if self.passed_outside else ""
-        return f"{self.text}: {self.failed} of {tried} such cases failed{outside}"
+        elements = f"; wrong are only {self.elements}" if self.elements else ""
+        return f"{self.text}: {self.failed} of {tried} such cases failed{outside}{elements}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return {name: value for name, value in vars(self).items() if name != "atoms"}
 
 
 def find_trigger(
@@ -132,6 +146,7 @@ class _Search:
         self.until = time.monotonic() + limits.seconds
         self.tried, self._known = {str(shrunk.case)}, dict[str, Facts]()
         self.facts, self.failed, self.failures = [self._facts(shrunk.case)], [True], 0
+        self.wrong: list[Judgement] = []
 
     def _facts(self, case: Case) -> Facts:
         return self._known.setdefault(str(case), Facts(case, self.implementation.meaning))
@@ -145,6 +160,8 @@ class _Search:
             if failed or (failed is False and not self._is_empty(case)):
                 self.facts.append(self._facts(case))
                 self.failed.append(failed)
+        if failed:
+            self.wrong.append(judgement)
         return failed
 
     def _is_empty(self, case: Case) -> bool:
@@ -197,13 +214,14 @@ class _Search:
         for atom in chosen:
             inside &= atom.test(table)
         counts = int((inside & failed).sum()), int((inside & ~failed).sum()), int((~inside).sum())
+        elements = wrong_elements(self.wrong, self.implementation.meaning)
         if chosen and failed[inside].mean() >= SHARE:
             text = " and ".join(atom.text for atom in chosen)
-            return Trigger(f"only when {text}{_legend(chosen)}", self._condition(chosen), *counts)
+            return Trigger(f"only when {text}{_legend(chosen)}", self._condition(chosen), *counts, elements, chosen)
+        everywhere = int(failed.sum()), int((~failed).sum()), 0
         if failed.mean() >= NEARLY_ALL and failed.size > 1:
-            counts = int(failed.sum()), int((~failed).sum()), 0
-            return Trigger("on every case tried" if failed.all() else "on nearly every case tried", "", *counts)
-        return None
+            return Trigger("on every case tried" if failed.all() else "on nearly every case tried", "", *everywhere, elements)
+        return Trigger("on some cases", "", *everywhere, elements) if elements else None
 
     def _condition(self, chosen: tuple[Atom, ...]) -> str:
         if not all(atom.condition for atom in chosen):

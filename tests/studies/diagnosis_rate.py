@@ -16,6 +16,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from click import echo
+
 from conformance.hunt import Effort, Hunt
 from conformance.sandbox import Sandbox
 
@@ -63,13 +65,13 @@ def main() -> None:
             for entry in sample(folder, arguments.every, arguments.offset):
                 if arguments.only in entry["file"]:
                     records.append(study(entry, sandbox))
-                    print(json.dumps(records[-1], indent=1), flush=True)
+                    echo(json.dumps(records[-1], indent=1))
     refuted = [record for record in records if record["verdict"] == "refuted"]
     seconds = sorted(record["seconds"] for record in refuted)
     for name in ("explained", "trigger"):
-        print(f"{name}: {sum(bool(record[name]) for record in refuted)} of {len(refuted)}")
-    print(f"neither: {sum(not (record['explained'] or record['trigger']) for record in refuted)} of {len(refuted)}")
-    print(f"seconds after the finding: median {statistics.median(seconds):.2f}, p90 {seconds[int(len(seconds) * 0.9)]:.2f}")
+        echo(f"{name}: {sum(bool(record[name]) for record in refuted)} of {len(refuted)}")
+    echo(f"neither: {sum(not (record['explained'] or record['trigger']) for record in refuted)} of {len(refuted)}")
+    echo(f"seconds after the finding: median {statistics.median(seconds):.2f}, p90 {seconds[int(len(seconds) * 0.9)]:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1))
 
