@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.facts import Facts, Flag
 
-__all__ = ["Atom", "Table", "fit", "rivals"]
+__all__ = ["NEGLIGIBLE", "Atom", "Table", "fit", "rivals"]
 
 Column = np.ndarray  # one entry for each case
 
@@ -42,9 +42,12 @@ NOTABLE = {
 }
 LIMITS = {"float64": ("", "float64"), "float16": ("", "float32", "float16"), "float32": ("", "float32"), "bfloat16": ("", "float32")}
 
+# A magnitude below is as good as zero.
+NEGLIGIBLE = 1e-6
+
 # What an atom costs: a comparison of two sizes or a remainder says more than a bound on one size, and that a failure takes
 # something small, or something left out, is seldom the reason.
-BOUND, EQUAL, REMAINDER, PAIR, POWER, MAGNITUDE = 1.0, 1.1, 1.3, 1.4, 1.7, 2.2
+BOUND, EQUAL, REMAINDER, PAIR, POWER, MAGNITUDE = 1.0, 1.1, 1.3, 1.4, 1.7, 3.0
 SELDOM, UNUSUAL, OF_PRODUCT, ROUND = 0.5, 0.4, 0.8, -0.2
 
 # Offsets overflow from here on: about less, a product says nothing that its factors do not say better.
@@ -234,7 +237,8 @@ def _magnitudes(table: Table, failed: Column) -> Iterator[Atom]:
         below, above = right[right < low], right[right > high]
         if below.size:
             gap = float(below.max()), low
-            yield _measured(name, ">", _short(*gap), "", MAGNITUDE, gap)
+            if low > NEGLIGIBLE or low < 0:
+                yield _measured(name, ">", _short(*gap), "", MAGNITUDE, gap)
             for number in sorted(number for number in notable if number < low)[-1:]:
                 yield _measured(name, ">", number, notable[number], MAGNITUDE + ROUND, gap)
         if above.size:

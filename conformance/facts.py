@@ -107,11 +107,11 @@ def _options(case: Case) -> Iterator[Flag]:
             condition = name if method.options.get(name) == "flag" else f"{name} is not None"
             yield Flag(f"{name} is given", f"{name} is not given", condition)
     if "scale" in method.options:
-        scale = case.options.get("scale")
+        scale = case.options.get("scale", 1 / sqrt(case.dims["d"]))
         if scale == 0:
             yield Flag("scale == 0", condition="scale == 0")
-        elif (scale or 1 / sqrt(case.dims["d"])) != 1:
-            yield Flag("the scale is neither 0 nor 1", cost=1.2)
+        if scale != 1:
+            yield Flag("the scale is not 1", cost=1.2)
     if case.warm:
         yield Flag("another call came before", "no other call came before")
 
@@ -154,6 +154,8 @@ def _visibility(case: Case, allowed: np.ndarray) -> Iterator[Flag]:
         yield Flag("some row has no allowed key", "every row has an allowed key", of_values=True)
     if (seen & ~allowed[..., :1].any(axis=-1)).any():
         yield Flag("the first key is hidden in a row that has others", of_values=True, cost=1.2)
+    if not allowed[..., :1].all():
+        yield Flag("the first key of some row is hidden", of_values=True, cost=1.1)
     tile = case.tunables.get("block_k")
     if tile and (seen & ~allowed[..., :tile].any(axis=-1)).any():
         yield Flag("the first tile is hidden in a row that has other keys", of_values=True, cost=1.2)
@@ -170,6 +172,7 @@ def _magnitudes(steps: Reference) -> dict[str, float]:
     return {
         "largest logit": rows.max(initial=-np.inf),
         "smallest maximum of a row": rows.min(initial=np.inf, where=np.isfinite(rows)),
+        "largest magnitude of a logit": np.abs(scores).max(initial=0.0, where=np.isfinite(scores)),
         "largest product of a query and a key": np.abs(steps.products()).max(initial=0.0),
         "largest rise of a row's running maximum": max(rises.max(initial=0.0), 0.0),
         "distance of a hidden logit above the row's maximum": excess.max(initial=-np.inf),
@@ -182,10 +185,13 @@ def _parts(empty: np.ndarray) -> Iterator[Flag]:
         yield Flag("some part is empty", "no part is empty", of_values=True)
     if empty.all(axis=0).any():
         yield Flag("all parts of some row are empty", "every row has a part that is not empty", of_values=True)
+    if empty[:1].any():
+        yield Flag("the first part of some row is empty", of_values=True, cost=1.1)
     if empty.size and (empty[0] & ~empty.all(axis=0)).any():
         yield Flag("the first part is empty in a row that has others", of_values=True, cost=1.2)
 
 
 def _extremes(name: str, values: np.ndarray) -> dict[str, float]:
     finite = values[np.isfinite(values)]
-    return {f"largest {name}": finite.max(initial=-np.inf), f"smallest {name}": finite.min(initial=np.inf)}
+    extremes = {f"largest {name}": finite.max(initial=-np.inf), f"smallest {name}": finite.min(initial=np.inf)}
+    return {**extremes, f"largest magnitude of a {name}": np.abs(finite).max(initial=0.0)}

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from conformance.atoms import Atom, Table, fit, rivals
+from conformance.atoms import NEGLIGIBLE, Atom, Table, fit, rivals
 from conformance.cases.case import Case
 from conformance.elements import wrong_elements
 from conformance.facts import Facts
 from conformance.judge import Finding, Judgement
 from conformance.probes import neighbours
 from conformance.registry import Implementation
-from conformance.shrink import consistent
+from conformance.shrink import CLEAR, consistent
 from oracle.conditions import condition_names
 
 __all__ = ["AFTER_OTHERS", "Limits", "Trigger", "find_trigger"]
@@ -191,7 +191,7 @@ class _Search:
         table, failed = Table(self.facts), np.array(self.failed)
         wrong = [facts for facts, failed in zip(self.facts, self.failed, strict=True) if failed]
         for atom in chosen:
-            if atom.gap is not None:
+            if atom.gap is not None and max(map(abs, atom.gap)) > NEGLIGIBLE:
                 yield from _narrowing(atom, wrong)
         chosen = tuple(sorted(chosen, key=lambda atom: atom.of_values))  # to make the elements of few cases
         others = sorted(rivals(chosen, table, failed), key=lambda atom: atom.of_values)
@@ -234,7 +234,7 @@ def _same_failure(kind: str, finding: Finding | None) -> bool | None:
     """Whether a case fails in such a way; None where it fails in a way of its own."""
     if finding is None:
         return False
-    return True if finding.kind == kind or {finding.kind, kind} <= set(ALIKE) else None
+    return True if finding.kind == kind or ({finding.kind, kind} <= set(ALIKE) and finding.ratio >= CLEAR) else None
 
 
 def _unlike(case: Case) -> Callable[[Case], int]:

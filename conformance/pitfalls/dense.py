@@ -134,7 +134,8 @@ class Reference(Steps):
         return {
             **{option: self.arguments.get(option) for option in OPTIONS}, **self.conventions, **dims,
             "left": self.left, "right": self.right, "factor": Reference.factor(self),
-            "mask_b": _axis(self.mask, 4), "mask_h": _axis(self.mask, 3), "bias_b": _axis(self.bias, 4), "bias_h": _axis(self.bias, 3),
+            "mask_axes": 0 if self.mask is None else self.mask.ndim, "mask_b": _axis(self.mask, 4), "mask_h": _axis(self.mask, 3),
+            "bias_b": _axis(self.bias, 4), "bias_h": _axis(self.bias, 3),
             "hidden": self.mask is not None or not self.band.all(),
             "empty": self.mask is not None or not self.band.any(axis=-1).all(),
             "moved": not np.array_equal(self.band, self.within_band()),
