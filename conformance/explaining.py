@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
+from itertools import islice, permutations
 from math import inf
 from statistics import median
 from typing import Any
@@ -28,7 +28,7 @@ from oracle import get_method
 from oracle.readings import Expected, budget, expected
 from oracle.readings.contract import CONTRACTS, PrecisionContract
 
-__all__ = ["NUMERICAL", "THERE", "Evidence", "explain"]
+__all__ = ["NUMERICAL", "Evidence", "explain", "pitfalls_named"]
 
 # Kinds of finding that a wrong meaning explains; of the others, some come from arguments passed in another way.
 NUMERICAL = ("wrong-value", "nan", "infinity")
@@ -37,9 +37,9 @@ MISCALLED = (*NUMERICAL, "exception", "shape")
 # Cases that an explanation is held against.
 FAILING, PASSING = 40, 40
 
-# An explanation reproduces the shrunk case and nearly all failing ones; a computation that overflows may come out
-# differently in the rest. One that reproduces at least this share is named where no other does better.
-NEARLY_ALL, SHARE = 0.9, 0.5
+# An explanation reproduces the shrunk case and every failing one. Where none does, because a computation that overflows
+# comes out differently or because there is another mistake, one is named that reproduces a smaller share.
+EVERY, NEARLY_ALL, SHARE = 1.0, 0.9, 0.5
 
 # Cases of either kind on which another way of calling must work, and how many of them must tell the axes apart.
 TRIED, ENOUGH = 8, 3
@@ -54,8 +54,8 @@ SMALL_ERROR, SPREAD = 16.0, 0.5
 MORE_TILES = (8, 256)
 
 
-# Added to a mistake that explains what happens where the trigger holds, and would have shown elsewhere as well.
-THERE = ", only where the trigger holds"
+# Added to a mistake that explains what happens where the trigger holds, and would have shown elsewhere as well; between two.
+THERE, TOGETHER = ", only where the trigger holds", " together with "
 
 Call = Callable[[Implementation, Case], Judgement]
 
@@ -118,34 +118,44 @@ def explain(evidence: Evidence, call: Call, trigger: Trigger | None, seconds: fl
     until = time.monotonic() + seconds
     failing = [judgement for judgement in evidence.failing if judgement.finding is not None and judgement.finding.kind in MISCALLED]
     evidence = replace(evidence, failing=failing[:FAILING], passing=evidence.passing[:PASSING])
-    if not failing:
-        return []
-    found: list[tuple[Claim, ...]] = [(claim,) for claim in _calling(evidence, call)]
-    if _is_numerical(failing[0]):
-        numerical = replace(evidence, failing=[judgement for judgement in evidence.failing if _is_numerical(judgement)])
-        found += [(claim,) for claim in _singles(numerical)]
-        if not found and trigger is not None and trigger.atoms:
-            # A known mistake of one of several paths: what passed on the others does not contradict it.
-            inside = [judgement for judgement in evidence.passing if trigger.holds(judgement.case, evidence.meaning)]
-            found = [(Claim(f"{claim.text}{THERE}"),) for claim in _singles(replace(numerical, passing=inside))]
-    found = found or list(_pairs(evidence, call, until))[:1]
-    if not found and _is_numerical(failing[0]):
-        found = [(claim,) for claim in list(_pitfalls(numerical, SHARE)) or list(_precisions(numerical))]
+    declared: list[tuple[Claim, ...]] = [(claim,) for claim in _calling(evidence, call)] if failing else []
+    if not failing or not _is_numerical(failing[0]):
+        return [_sentence(claims) for claims in declared or _declared_pairs(evidence, call, until)]
+    evidence = replace(evidence, failing=[judgement for judgement in evidence.failing if _is_numerical(judgement)])
+    declared = declared or [(claim,) for claim in _meanings(evidence)] or list(_declared_pairs(evidence, call, until))[:1]
+    found = declared + [(claim,) for claim in _pitfalls(evidence, EVERY)]
+    if not found:
+        found = next(filter(None, _second_best(evidence, call, trigger, until)), [])
     return [_sentence(claims) for claims in found]
+
+
+def _second_best(evidence: Evidence, call: Call, trigger: Trigger | None, until: float) -> Iterator[list[tuple[Claim, ...]]]:
+    """Weaker and weaker explanations, where no single one fits everywhere."""
+    inside = evidence
+    if trigger is not None and trigger.atoms:
+        # A known mistake of one of several paths: what passed on the others does not contradict it.
+        inside = replace(evidence, passing=[one for one in evidence.passing if trigger.holds(one.case, evidence.meaning)])
+    yield [(Claim(f"{claim.text}{THERE}"),) for claim in _pitfalls(inside, EVERY)]
+    yield list(islice(_pairs(evidence, call, until), 1))
+    yield [(claim,) for claim in _pitfalls(evidence, NEARLY_ALL)]
+    yield [(Claim(f"{claim.text}{THERE}"),) for claim in _pitfalls(inside, NEARLY_ALL)]
+    yield [(claim,) for claim in _pitfalls(evidence, SHARE)]
+    yield [(claim,) for claim in _precisions(evidence)]
 
 
 def _sentence(claims: Sequence[Claim]) -> str:
     options = " ".join(claim.options for claim in claims if claim.options)
     declare = f"; declare {'them' if ' --' in options else 'it'} if that is meant ({options})" if options else ""
-    return " together with ".join(claim.text for claim in claims) + declare
+    return TOGETHER.join(claim.text for claim in claims) + declare
+
+
+def pitfalls_named(text: str) -> list[str]:
+    """What may be the names of pitfalls in an explanation."""
+    return text.removesuffix(THERE).split(TOGETHER)
 
 
 def _is_numerical(judgement: Judgement) -> bool:
     return judgement.finding is not None and judgement.finding.kind in NUMERICAL
-
-
-def _singles(evidence: Evidence) -> list[Claim]:
-    return [*_meanings(evidence), *_pitfalls(evidence, NEARLY_ALL)]
 
 
 # Another way of calling.
@@ -196,13 +206,17 @@ def _telling(judgement: Judgement) -> tuple[bool, bool]:
     return "mask" not in judgement.case.arrays, not _tells_axes_apart(judgement.case)
 
 
+def _glanced_at(evidence: Evidence) -> list[Judgement]:
+    """A few failing cases that tell axes apart, with a mask and without."""
+    failing = sorted(evidence.failing, key=_telling)
+    return [*failing[: GLANCE // 2], *sorted(failing, key=lambda judgement: "mask" in judgement.case.arrays)[: GLANCE // 2]]
+
+
 def _called(evidence: Evidence, variant: Implementation, call: Call) -> Evidence | None:
     """What the implementation does when it is called otherwise; None where that explains too little."""
-    failing = sorted(evidence.failing, key=_telling)[: FAILING // 2]
-    glance = [call(variant, judgement.case) for judgement in failing[:GLANCE]]
-    if all(judgement.finding is not None for judgement in glance):
+    if all(call(variant, judgement.case).finding is not None for judgement in _glanced_at(evidence)):
         return None
-    judged = [*glance, *(call(variant, judgement.case) for judgement in failing[GLANCE:])]
+    judged = [call(variant, judgement.case) for judgement in evidence.failing[: FAILING // 2]]
     passing = [call(variant, judgement.case) for judgement in evidence.passing[: PASSING // 2]]
     if any(judgement.finding is not None for judgement in passing):
         return None
@@ -330,18 +344,51 @@ def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
 # Two of them, and precision.
 
 
+def _declared_pairs(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim, ...]]:
+    """Two conventions that may be declared, a way of calling first."""
+    for claim, variant in _ways_of_calling(evidence.implementation):
+        if time.monotonic() < until:
+            yield from ((claim, second) for second in _meanings_when_called(evidence, variant, call))
+    for claim, called in _all_called(evidence, call, until):
+        yield from ((claim, second) for second in _calling(called, call))
+    if all(_is_numerical(judgement) for judgement in evidence.failing):
+        for claim, rejudged in _all_rejudged(evidence, until):
+            yield from ((claim, second) for second in _meanings(rejudged))
+
+
+def _meanings_when_called(evidence: Evidence, variant: Implementation, call: Call) -> Iterator[Claim]:
+    """Meanings that fit when the implementation is called otherwise; either may show in most cases, so both are tried at once."""
+    cases = [judgement.case for judgement in (*_glanced_at(evidence), *evidence.failing[: FAILING // 2], *evidence.passing[: PASSING // 2])]
+    glance = [call(variant, case) for case in cases[:GLANCE]]
+    if not all(judgement.outputs for judgement in glance):
+        return
+    called = Evidence(variant, variant.meaning, evidence.contract, [], [])
+    for claim, meaning in _other_meanings(called):
+        other = replace(called, meaning=meaning)
+        if all(_agrees(other, judgement) for judgement in glance):
+            judged = [call(variant, case) for case in cases[GLANCE:]]
+            if all(judgement.outputs and _agrees(other, judgement) for judgement in judged):
+                yield claim
+
+
 def _pairs(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim, ...]]:
+    """A convention and a mistake, or two mistakes."""
+    for claim, other in (*_all_called(evidence, call, until), *_all_rejudged(evidence, until)):
+        if all(_is_numerical(judgement) for judgement in other.failing):
+            yield from ((claim, second) for second in _pitfalls(other, EVERY))
+    yield from _two_pitfalls(evidence, until)
+
+
+def _all_called(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim, Evidence]]:
     for claim, variant in _ways_of_calling(evidence.implementation):
         if time.monotonic() < until and (called := _called(evidence, variant, call)) is not None:
-            seconds = list(_calling(called, call))
-            seconds += _singles(called) if all(_is_numerical(judgement) for judgement in called.failing) else []
-            yield from ((claim, second) for second in seconds)
-    if not all(_is_numerical(judgement) for judgement in evidence.failing):
-        return
+            yield claim, called
+
+
+def _all_rejudged(evidence: Evidence, until: float) -> Iterator[tuple[Claim, Evidence]]:
     for claim, meaning in _other_meanings(evidence):
         if time.monotonic() < until and (rejudged := _rejudged(evidence, meaning)) is not None:
-            yield from ((claim, second) for second in _singles(rejudged))
-    yield from _two_pitfalls(evidence, until)
+            yield claim, rejudged
 
 
 def _two_pitfalls(evidence: Evidence, until: float) -> Iterator[tuple[Claim, ...]]:
@@ -360,7 +407,7 @@ def _two_pitfalls(evidence: Evidence, until: float) -> Iterator[tuple[Claim, ...
             if both is None or (None not in (first.tile, second.tile) and first.tile != second.tile):
                 continue
             suspect = Suspect(both, first.tile or second.tile)
-            if _as_wrong(suspect, evidence, missed) and _reproduces(suspect, evidence, NEARLY_ALL):
+            if _as_wrong(suspect, evidence, missed) and _reproduces(suspect, evidence, EVERY):
                 yield Claim(first.pitfall.name), Claim(second.pitfall.name)
 
 

@@ -120,7 +120,7 @@ def _layouts(case: Case) -> Iterator[Flag]:
     scattered = False
     for name, recipe in case.arrays.items():
         shape = case.shape(name)
-        _, view = lay_out(np.zeros(shape, np.int8), recipe.layout, broadcast_axis(recipe.layout, shape, case.axes(name)))
+        _, view = lay_out(np.zeros(shape, bool), recipe.layout, broadcast_axis(recipe.layout, shape, case.axes(name)))
         if not view.flags.c_contiguous:
             scattered = True
             yield Flag(f"{name} is not contiguous", f"{name} is contiguous")
