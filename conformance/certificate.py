@@ -16,6 +16,7 @@ from conformance.errors import UsageError
 from conformance.hunt import HuntResult
 from conformance.judge import Finding
 from conformance.registry import Implementation
+from conformance.trigger import Trigger
 from oracle import get_method
 
 __all__ = ["EXIT_CODES", "SCHEMA_VERSION", "Certificate", "document", "exit_code", "replay_line"]
@@ -86,11 +87,11 @@ class Certificate:
             "deterministic": result.deterministic,
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
-            "findings": [finding_json(implementation, finding, explained) for finding, explained in result.findings],
+            "findings": [finding_json(implementation, finding, explained, result.trigger) for finding, explained in result.findings],
         }
 
 
-def finding_json(implementation: Implementation, finding: Finding, explained: list[str]) -> dict[str, Any]:
+def finding_json(implementation: Implementation, finding: Finding, explained: list[str], trigger: Trigger | None) -> dict[str, Any]:
     """A finding as plain data."""
     return {
         "kind": finding.kind,
@@ -102,6 +103,7 @@ def finding_json(implementation: Implementation, finding: Finding, explained: li
         "budget": number(finding.budget),
         "ratio": number(finding.ratio),
         "explained_by": explained,
+        "trigger": None if trigger is None else trigger.to_json(),
         "details": finding.details,
         "replay": replay_line(implementation, finding),
     }

@@ -1,123 +1,142 @@
-"""Diagnosis: which known mistake, convention or precision explains what a refuted implementation returned.
-
-An explanation must reproduce the outputs on every failing case that it applies to, and agree with the right answer on
-the passing ones as the implementation does. It is named, never guessed into a pass.
-"""
+"""Diagnosis: from a case that failed to the smallest one that does, when it happens, and what explains it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
 
-import numpy as np
+from conformance.cases.case import Case
+from conformance.cases.shapes import stages
+from conformance.cases.strategies import random_case
+from conformance.examine import Examiner
+from conformance.explaining import Evidence, explain
+from conformance.judge import Finding, Judgement
+from conformance.registry import Implementation
+from conformance.shrink import keeps, shrink
+from conformance.trigger import AFTER_OTHERS, Limits, Trigger, find_trigger
 
-from conformance.adequacy import Suspect, lift, run_suspect, suspects
-from conformance.judge import Judgement, compare
-from conformance.pitfalls import Setting
-from conformance.registry import Implementation, conventions_of
-from oracle import get_method
-from oracle.readings import Expected, budget, expected
-from oracle.readings.contract import CONTRACTS, PrecisionContract
+__all__ = ["Diagnosis", "diagnose"]
 
-__all__ = ["explain"]
+# Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
+COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 
-# Kinds of finding that a wrong meaning explains; the others are about what a call did besides computing.
-NUMERICAL = ("wrong-value", "nan", "infinity")
+# Small cases from all over, examined after a finding, to tell its explanations apart.
+SMALL_CASES = 40
 
-# An explanation reproduces the shrunk case and at least this share of all failing ones; a computation that overflows may
-# come out differently in the rest.
-SHARE = 0.5
+# Steps of shrinking where every one of them takes a new worker, and how much less time they get.
+FRESH_STEPS = 24
+
+# Cases of the shrinking that say on what a failure does not depend.
+SHRINKING_CASES = 60
+
+# Seconds that looking for pairs of explanations may take.
+PAIRING_SECONDS = 3.0
 
 
-def explain(
-    implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement], contract: PrecisionContract
-) -> list[str]:
-    """Explanations, the most specific first; empty where nothing known fits.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of a failure.
+
+    Attributes:
+        finding: its smallest case.
+        explained: known mistakes, conventions or precisions that explain it.
+        trigger: when it happens.
+    """
+
+    finding: Finding
+    explained: list[str] = field(default_factory=list)
+    trigger: Trigger | None = None
+
+
+def diagnose(judgement: Judgement, passed: Sequence[Judgement], examiner: Examiner, *, seed: int, steps: int, seconds: float) -> Diagnosis:
+    """Shrink a failing case, probe around it and explain it.
 
     Args:
-        implementation: as declared.
-        failing: refuted cases with outputs; the shrunk one first.
-        passing: cases that agreed with the oracle.
-        contract: under which they were judged.
+        judgement: of the failing case.
+        passed: cases of the hunt that agreed with the oracle.
+        examiner: of the hunt.
+        seed: of the cases that are drawn.
+        steps, seconds: limits of shrinking.
     """
-    failing = [judgement for judgement in failing if judgement.finding is not None and judgement.finding.kind in NUMERICAL]
-    if not failing:
-        return []
-    found = list(_conventions(implementation, failing, passing, contract))
-    found += _pitfalls(implementation, failing, passing)
-    return found or list(_precisions(implementation, failing, passing))
+    return _Dissection(judgement, passed, examiner, seed).run(steps, seconds)
 
 
-def _conventions(
-    implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement], contract: PrecisionContract
-) -> Iterable[str]:
-    method = get_method(implementation.method)
-    for name, values in conventions_of(method).items():
-        if name not in method.conventions:
-            continue
-        for value in values:
-            if value == implementation.meaning.get(name, values[0]):
-                continue
-            meaning = {**implementation.meaning, name: value}
-            if all(_meets(judgement, meaning, implementation, contract) for judgement in [*failing, *passing]):
-                yield f"follows convention {name}={value}; declare it if that is meant (--convention {name}={value})"
+class _Dissection:
+    def __init__(self, judgement: Judgement, passed: Sequence[Judgement], examiner: Examiner, seed: int) -> None:
+        assert judgement.finding is not None, "only a finding is diagnosed"
+        self.judgement, self.found, self.passed, self.examiner, self.seed = judgement, judgement.finding, passed, examiner, seed
+        self.costly = self.found.kind in COSTLY
+        self.shrinking: list[Judgement] = []
+        self.probes: list[Judgement] = []
 
+    def run(self, steps: int, seconds: float) -> Diagnosis:
+        """All of it, in order."""
+        small = shrink(self.found, self._noting(self.shrinking), self._allowed, steps // 10 if self.costly else steps, seconds)
+        if not self.costly and self.examiner.sandbox.isolated:
+            alone = self._alone(small, seconds)
+            if alone is None:
+                return self._with_past(seconds)
+            # It may be wrong at the first call only.
+            small = self.examiner.confirm(self.examiner.examine(alone.case)).finding or alone
+        shrunk = self.examiner.examine(small.case)
+        drawn = [] if self.costly else self._drawn()
+        failures = [judgement for judgement in self.shrinking if judgement.finding is not None]
+        limits = Limits(failures=6, seconds=seconds) if self.costly else Limits()
+        seen = [*drawn, *failures[:: len(failures) // SHRINKING_CASES + 1]]
+        trigger = find_trigger(small, seen, self.examiner.implementation, self._judging(self.probes), self._allowed, limits)
+        return Diagnosis(small, self._explained(shrunk, drawn, trigger), trigger)
 
-def _precisions(implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement]) -> Iterable[str]:
-    dtype = failing[0].case.dtype
-    for contract in CONTRACTS.values():
-        if contract.output.name == dtype and all(_meets(j, implementation.meaning, implementation, contract) for j in [*failing, *passing]):
-            yield f"precision: meets contract {contract.name}; declare it if that is meant (--contract {contract.name})"
-            return
+    def _judging(self, judgements: list[Judgement]) -> Callable[[Case], Judgement]:
+        def judge(case: Case) -> Judgement:
+            judgements.append(self.examiner.examine(case))
+            return judgements[-1]
 
+        return judge
 
-def _meets(judgement: Judgement, meaning: dict[str, str], implementation: Implementation, contract: PrecisionContract) -> bool:
-    case = judgement.case
-    arguments = {**case.arguments(implementation.meaning), **meaning}
-    bounds = budget(case.specification, arguments, contract)
-    return all(bool(compare(got, expected(bound, got.dtype.name))[1].all()) for got, bound in zip(judgement.outputs, bounds, strict=True))
+    def _noting(self, judgements: list[Judgement]) -> Callable[[Case], Finding | None]:
+        judge = self._judging(judgements)
+        return lambda case: judge(case).finding
 
+    def _allowed(self, case: Case) -> bool:
+        return self.examiner.implementation.admits(case.facts())
 
-def _pitfalls(implementation: Implementation, failing: Sequence[Judgement], passing: Sequence[Judgement]) -> list[str]:
-    lifted = {
-        str(judgement.case): lift(judgement.case, {**judgement.case.arguments(implementation.meaning), **implementation.meaning})
-        for judgement in [*failing, *passing]
-    }
-    named: dict[str, None] = {}
-    for suspect in suspects(implementation.method):
-        if suspect.pitfall.name not in named and _reproduces(suspect, failing, passing, lifted):
-            named[suspect.pitfall.name] = None
-    return list(named)
+    def _drawn(self) -> list[Judgement]:
+        # Shrinking looks at one corner; explanations are told apart by cases from all over.
+        implementation, dtype = self.examiner.implementation, self.examiner.dtype
+        rng, [stage, *_] = Random(self.seed), stages(dtype)
+        return [self.examiner.examine(random_case(rng, implementation, dtype, stage)) for _ in range(SMALL_CASES)]
 
+    def _alone(self, small: Finding, seconds: float) -> Finding | None:
+        """A finding that happens in a new worker too, where nothing was called before; None if it takes more than a call."""
+        for case in (small.case, replace(small.case, warm=True), self.found.case, replace(self.found.case, warm=True)):
+            finding = self._afresh(case)
+            if keeps(self.found, finding):
+                assert finding is not None, "what is kept is a finding"
+                # What failed on the way down because of earlier calls leads astray.
+                return finding if case.dims == small.case.dims else shrink(finding, self._afresh, self._allowed, FRESH_STEPS, seconds / 4)
+        return None
 
-def _reproduces(
-    suspect: Suspect, failing: Sequence[Judgement], passing: Sequence[Judgement], lifted: dict[str, tuple[dict[str, Any], Setting]]
-) -> bool:
-    def alike(judgement: Judgement) -> bool | None:
-        outputs = run_suspect(suspect, *lifted[str(judgement.case)])
-        return None if outputs is None else _alike(judgement, outputs)
+    def _afresh(self, case: Case) -> Finding | None:
+        return self.examiner.alone(case).finding
 
-    if not alike(failing[0]):
-        return False
-    if sum(alike(judgement) is not True for judgement in failing) > (1 - SHARE) * len(failing):
-        return False
-    return all(alike(judgement) is not False for judgement in passing)
+    def _with_past(self, seconds: float) -> Diagnosis:
+        """The finding of a process with a past, with as much of the past as it takes."""
+        found = self.examiner.confirm(self.judgement).finding or self.found
+        small = shrink(found, lambda case: self.examiner.examine(case).finding, self._allowed, FRESH_STEPS, seconds / 4)
+        return Diagnosis(small, trigger=Trigger(AFTER_OTHERS, "", 1, 1, 0))
 
+    def _explained(self, shrunk: Judgement, drawn: list[Judgement], trigger: Trigger | None) -> list[str]:
+        failing = [judgement for judgement in (*drawn, *self.probes, *self.shrinking) if judgement.finding is not None]
+        passing = [judgement for judgement in (*self.probes, *drawn, *self.passed) if judgement.finding is None]
+        implementation, contract = self.examiner.implementation, self.examiner.judge.contract
+        evidence = Evidence(implementation, implementation.meaning, contract, [shrunk, *failing, self.judgement], passing)
+        examiners: dict[str, Examiner] = {}
 
-def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
-    """Whether two computations of the same wrong meaning agree: each may err by the budget, which the mistake may magnify.
+        def call(variant: Implementation, case: Case) -> Judgement:
+            key = f"{variant.conventions} {variant.layout}"
+            if key not in examiners:
+                examiners[key] = Examiner(variant, self.examiner.dtype, self.examiner.sandbox, contract)
+            return examiners[key].examine(case)
 
-    Where a number left the range of the format, what comes out depends on the order of operations: there it is enough
-    that both are wrong.
-    """
-    for got, other, want in zip(judgement.outputs, outputs, judgement.wanted, strict=False):
-        wrong = other.astype(want.value.dtype)
-        with np.errstate(all="ignore"):
-            magnified = np.nan_to_num(np.abs(wrong) / np.abs(want.value), nan=1.0, posinf=1.0)
-            largest = np.nanmax(np.abs(want.value), initial=0.0, where=np.isfinite(want.value))
-            elsewhere = want.budget.max(initial=0.0, where=np.isfinite(want.budget)) * (np.abs(wrong) / largest if largest else 1.0)
-            allowed = 2 * np.maximum(want.budget * np.maximum(magnified, 1.0), np.nan_to_num(elsewhere, nan=0.0, posinf=0.0))
-        overflowed = ~np.isfinite(got.astype(np.float64)) & ~compare(other, want)[1]
-        if not (compare(got, Expected(wrong, allowed))[1] | overflowed).all():
-            return False
-    return True
+        return explain(evidence, call, trigger, PAIRING_SECONDS)

@@ -14,22 +14,17 @@ from threadpoolctl import threadpool_limits
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
 from conformance.cases.strategies import random_case
-from conformance.diagnosis import NUMERICAL, explain
+from conformance.diagnosis import Diagnosis, diagnose
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
 from conformance.search import Effort, Search
-from conformance.shrink import shrink
+from conformance.trigger import Trigger
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 
-# Kinds that no amount of smaller cases makes clearer, and whose every step costs a worker.
-COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
-
-# Small cases examined after a finding, to tell its explanations apart.
-EVIDENCE = 40
 
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
@@ -56,6 +51,7 @@ class HuntResult:
         seconds_to_finding: from the start to the first failing case.
         isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
         deterministic: whether two identical calls gave the same bits in every case; a correct one may differ in rounding.
+        trigger: when the finding happens, as far as probing tells.
     """
 
     verdict: str
@@ -72,6 +68,7 @@ class HuntResult:
     seconds_to_finding: float | None = None
     isolates_nan: bool | None = None
     deterministic: bool = True
+    trigger: Trigger | None = None
 
 
 class Hunt:
@@ -166,40 +163,13 @@ class Hunt:
             self._passing.append(judgement)
 
     def _refuted(self, judgement: Judgement) -> HuntResult:
-        found = judgement.finding
-        assert found is not None, "only a finding refutes"
-        if not self.effort.diagnose:
-            result = self._result("refuted", 0.0)
-            result.findings = [(found, [])]
-            return result
-        judgement = self.examiner.confirm(judgement)
-        found = judgement.finding
-        assert found is not None, "a finding is confirmed as it is or with its past"
-        failing: list[Judgement] = []
-
-        def examine(case: Case) -> Finding | None:
-            outcome = self.examiner.examine(case)
-            if outcome.finding is not None and len(failing) < 60:
-                failing.append(outcome)
-            elif outcome.finding is None and len(self._passing) < 90:
-                self._passing.append(outcome)
-            return outcome.finding
-
-        steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
-        small = shrink(found, examine, lambda case: self.implementation.admits(case.facts()), steps, self.effort.shrink_seconds)
-        shrunk = self.examiner.confirm(self.examiner.examine(small.case))
-        small = shrunk.finding or found
-        if found.kind in NUMERICAL:
-            # Shrinking looks at one corner; explanations are told apart by cases from all over.
-            rng = Random(self.effort.seed)
-            for _ in range(EVIDENCE):
-                examine(random_case(rng, self.implementation, self.dtype, self.search.random_stages[0]))
-        numerical = found.kind in NUMERICAL
-        explained = (
-            explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract) if numerical else []
-        )
+        assert judgement.finding is not None, "only a finding refutes"
+        diagnosis = Diagnosis(judgement.finding)
+        if self.effort.diagnose:
+            steps, seconds = self.effort.shrink_steps, self.effort.shrink_seconds
+            diagnosis = diagnose(judgement, self._passing, self.examiner, seed=self.effort.seed, steps=steps, seconds=seconds)
         result = self._result("refuted", 0.0)
-        result.findings = [(small, explained)]
+        result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         return result
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:

@@ -18,7 +18,7 @@ from conformance.cases.values import CODED_RECIPES, MASK_RECIPES
 from conformance.judge import Finding
 from oracle.conditions import holds
 
-__all__ = ["keeps", "shrink"]
+__all__ = ["CLEAR", "consistent", "keeps", "shrink"]
 
 # A ratio this far above 1 cannot be taken for rounding, so nothing is gained by insisting on a larger one.
 CLEAR = 1000.0

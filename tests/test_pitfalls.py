@@ -136,6 +136,13 @@ CALLS = (
     call(42, l=5, s=40, bias="ls", bias_offset=-6e4, tunables=TILES),
     call(43, l=5, s=40, b=1, h=1, g=1, q_gain=2.0, tunables={**TILES, "num_splits": 3}),
     call(44, l=1, s=33, tunables=TILES),
+    call(45, scale=0.0),
+    call(46, window=(0, 2), l=9),
+    call(47, b=4, mask="hls"),
+    call(48, b=6, mask="ls"),
+    call(49, causal=True, h=6, l=9),
+    call(50, dtype="bfloat16", q_gain=40.0, d=6),
+    call(51, d=5),
 )
 PARTS = (
     parts(0),

@@ -38,7 +38,10 @@ class Steps:
             an implementation may restrict; whether the numbers of one call bring the mistake out is left to comparison.
         occasional: whether so few calls bring the mistake out that only those count as calls to which it applies. Else a
             hunt that happened to make one of the others would wait in vain for one that rules the mistake out.
+        declared: the classes by method and name.
     """
+
+    declared: ClassVar[dict[tuple[str, str], type[Steps]]] = {}
 
     name: ClassVar[str]
     explanation: ClassVar[str]
@@ -55,6 +58,7 @@ class Steps:
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
             for method in cls.methods:
+                Steps.declared[method, cls.name] = cls
                 signature = METHODS[method].signature
                 variants = cls.variants if "s" in signature.dims else ()  # tiles are of keys
                 run = partial(cls.run, len(signature.outputs))
@@ -131,7 +135,8 @@ class Reference(Steps):
         return {
             **{option: self.arguments.get(option) for option in OPTIONS}, **self.conventions, **dims,
             "left": self.left, "right": self.right, "factor": Reference.factor(self),
-            "mask_b": _axis(self.mask, 4), "mask_h": _axis(self.mask, 3), "bias_b": _axis(self.bias, 4), "bias_h": _axis(self.bias, 3),
+            "mask_axes": 0 if self.mask is None else self.mask.ndim, "mask_b": _axis(self.mask, 4), "mask_h": _axis(self.mask, 3),
+            "bias_b": _axis(self.bias, 4), "bias_h": _axis(self.bias, 3),
             "hidden": lambda: self.mask is not None or not self.band.all(),
             "empty": lambda: self.mask is not None or not self.band.any(axis=-1).all(),
             "moved": lambda: not np.array_equal(self.band, self.within_band()),

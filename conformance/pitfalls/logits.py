@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -130,6 +131,35 @@ class ScaleByAllHeads(Reference):
         return 1 / sqrt(self.heads * self.width)
 
 
+class ScaleOfPaddedWidth(Reference):
+    name = "scale-by-padded-width"
+    explanation = "The default scale is taken from the width after padding it to a multiple that the hardware likes."
+    citation = "bytedance-iaas/sglang#485"
+    needs = "scale is None and padded > d"
+    variants: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 128)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "padded": self.padded()}
+
+    def padded(self) -> int:
+        multiple = self.setting.tunables.get("block_k", 1)
+        return -(-self.width // multiple) * multiple
+
+    def factor(self) -> float:
+        return 1 / sqrt(self.padded())
+
+
+class ScaleZeroAsDefault(Reference):
+    name = "scale-zero-taken-for-default"
+    explanation = "`scale or default`: a scale of 0 counts as none given."
+    citation = "HKUSTDial/flash-sparse-attention#302"
+    needs = "scale == 0"
+    occasional = True
+
+    def factor(self) -> float:
+        return 1 / sqrt(self.width)
+
+
 class ScaleReciprocal(Reference):
     name = "scale-reciprocal"
     explanation = "The logits are divided by the scale instead of multiplied."
@@ -170,6 +200,20 @@ class LogitsInStorage(Reference):
 
     def products(self) -> Array:
         return self.stored(super().products())
+
+
+class QueriesInStorage(Reference):
+    name = "queries-scaled-in-storage-dtype"
+    explanation = "The scaled queries are rounded to 16 bits again, which costs digits unless the scale is a power of two."
+    citation = "ROCm/aotriton#43"
+    needs = "half"
+    occasional = True
+
+    def products(self) -> Array:
+        return self.stored(self.q * self.factor()) @ self.read_keys().swapaxes(2, 3)
+
+    def scaled(self, logits: Array) -> Array:
+        return logits
 
 
 class SoftcapIgnored(Reference):

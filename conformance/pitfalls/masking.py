@@ -70,6 +70,28 @@ class MaskOfFirstHead(Reference):
         return super().within_mask()[..., :1, :, :]
 
 
+class MaskOfThreeAxesPerBatch(Reference):
+    name = "mask-of-three-axes-per-batch"
+    explanation = "The first of three axes of a mask is taken for the batch; it broadcasts over the heads."
+    citation = "hyunwoongko/transformer#32"
+    needs = "mask_axes == 3 and mask_h > 1 and b == h"
+    occasional = True
+
+    def within_mask(self) -> Array:
+        return super().within_mask()[:, None]
+
+
+class MaskOfTwoAxesAsPadding(Reference):
+    name = "mask-of-two-axes-as-padding"
+    explanation = "The first of two axes of a mask is taken for the batch, as in a mask of padding; it is that of the queries."
+    citation = "idiap/fast-transformers#101"
+    needs = "mask_axes == 2 and l > 1 and b == l"
+    occasional = True
+
+    def within_mask(self) -> Array:
+        return super().within_mask()[:, None, None, :]
+
+
 class MaskAddedAsNumber(Reference):
     name = "mask-added-as-number"
     explanation = "The bool mask is added to the logits as 0 and 1 instead of hiding keys."
@@ -211,6 +233,37 @@ class CausalTopLeft(Reference):
         return np.arange(self.queries)[:, None]
 
 
+class CausalByPackedRow(Reference):
+    name = "causal-by-packed-row"
+    explanation = "The query's index is divided by the size of the group, as if the heads of a group were packed into the rows."
+    citation = "flash-attention#2528"
+    needs = "moved and causal and h > g and l > 1"
+
+    def positions(self) -> Array:
+        start = super().positions()[0]
+        return start + np.arange(self.queries)[:, None] // (self.heads // self.groups)
+
+
+class PackedRowsShifted(Reference):
+    name = "packed-rows-shifted"
+    explanation = (
+        "The heads of a group are packed into the rows, and a row's query is found by a shift, right only for groups of a power of two."
+    )
+    citation = "flashinfer#1148"
+    needs = "causal and h > g and head_map == 'grouped' and (h // g) not in (1, 2, 4, 8, 16, 32, 64) and l > 1 and s > 0"
+    occasional = True
+
+    def within_causal(self, offsets: Array) -> Array:
+        group = self.heads // self.groups
+        rows = np.arange(self.queries)[:, None] * group + np.arange(self.heads)[:, None, None] % group  # (Hq, Lq, 1)
+        late = np.arange(self.queries)[:, None] - (rows >> (group - 1).bit_length())
+        return offsets + late <= 0
+
+    def within_band(self) -> Array:
+        offsets = np.arange(self.keys) - self.positions()
+        return self.within_causal(offsets) & self.within_window(offsets)
+
+
 class CausalOffByOne(Reference):
     name = "causal-off-by-one"
     explanation = "The comparison is strict: a query does not see the key at its own position."
@@ -316,6 +369,18 @@ class WindowRightLong(WindowMistake):
     explanation = "The window reaches one key too far to the right."
     citation = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
     right_error = 1
+
+
+class WindowZeroIgnored(WindowMistake):
+    name = "window-zero-taken-for-none"
+    explanation = "`bound or everything`: a bound of 0 counts as no bound."
+    citation = "flash-attention#2574"
+    needs = "moved and (left == 0 or right == 0)"
+    occasional = True
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        left, right = super().bounds()
+        return left or None, right or None
 
 
 class WindowIgnoresLengths(WindowMistake):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -123,6 +124,18 @@ class SoftmaxInStorage(Reference):
 
     def normalised(self, x: Array, total: Array) -> Array:
         return self.stored(super().normalised(x, total))
+
+
+class ComputedInSingle(Reference):
+    name = "computed-in-float32"
+    explanation = "Arguments in float64 are computed with in float32 and the result is widened again."
+    citation = "NVIDIA/torch-harmonics#204"
+    needs = "dtype == 'float64'"
+
+    def outputs(self) -> tuple[Array, ...]:
+        single = {name: x.astype(np.float32) if getattr(x, "dtype", None) == np.float64 else x for name, x in self.arguments.items()}
+        outputs = Reference(single, replace(self.setting, working=np.dtype(np.float32))).outputs()
+        return tuple(output.astype(self.dtype) for output in outputs)
 
 
 class RowSumInStorage(Reference):

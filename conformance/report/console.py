@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections import Counter
 from types import TracebackType
 from typing import Any
@@ -14,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
+from conformance.explaining import pitfalls_named
 from conformance.hunt import Hunt
 from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
 from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
+from conformance.trigger import Trigger
 from oracle.catalogue import Method
 
 __all__ = ["Display", "show_judgement", "show_list", "show_method"]
@@ -123,7 +126,7 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
     if certificate.verdict == "inconclusive":
         out.print(f"  not ruled out  {', '.join(_grouped(result.not_ruled_out)) or 'nothing, but too few cases were run'}")
     for finding, explained in result.findings:
-        show_finding(out, finding, explained, implementation)
+        show_finding(out, finding, explained, implementation, result.trigger)
 
 
 def _grouped(mistakes: list[str]) -> list[str]:
@@ -135,8 +138,10 @@ def _grouped(mistakes: list[str]) -> list[str]:
     return [f"{name} (tile {', '.join(sizes)})" if sizes else name for name, sizes in tiles.items()]
 
 
-def show_finding(out: Console, finding: Finding, explained: list[str], implementation: Implementation) -> None:
-    """What was expected, got and allowed, where, the case, its replay, and what explains it."""
+def show_finding(
+    out: Console, finding: Finding, explained: list[str], implementation: Implementation, trigger: Trigger | None = None
+) -> None:
+    """What was expected, got and allowed, where, the case, when it happens, what explains it, and its replay."""
     out.print(f"  [bold]{finding.kind}[/]  {escape(finding.message)}")
     if finding.got is not None:
         ratio = f", error/budget {finding.ratio:.3g}"
@@ -144,10 +149,14 @@ def show_finding(out: Console, finding: Finding, explained: list[str], implement
             f"  expected {finding.expected:.9g}, got {finding.got:.9g}, allowed {finding.budget:.3g}{ratio} at {escape(finding.where)}"
         )
     out.print(f"  case       {escape(str(finding.case))}")
+    if trigger is not None:
+        out.print(f"  happens    {escape(str(trigger))}")
+        if trigger.condition:
+            out.print(f"  left out by --restrict {escape(shlex.quote(f'not ({trigger.condition})'))}")
     pitfalls = {pitfall.name: pitfall for pitfall in pitfalls_for(finding.case.method)}
-    for name in explained:
-        known = pitfalls.get(name)
-        out.print(f"  explained by {escape(name)}" + (f": {escape(known.explanation)} ({escape(known.citation)})" if known else ""))
+    for text in explained:
+        known = [pitfalls[name] for name in pitfalls_named(text) if name in pitfalls]
+        out.print(f"  explained by {escape(': '.join([text, *(f'{pitfall.explanation} ({pitfall.citation})' for pitfall in known)]))}")
     if finding.details:
         last = [line for line in finding.details.strip().splitlines() if line.strip()][-4:]
         out.print("\n".join(f"  | {escape(line)}" for line in last))

@@ -1,0 +1,197 @@
+"""Facts of a case: what a trigger condition may speak of, beyond the line that the case prints as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from conformance.adequacy import lift
+from conformance.cases.case import Case
+from conformance.cases.layouts import broadcast_axis, lay_out
+from conformance.pitfalls.dense import Reference
+
+__all__ = ["Facts", "Flag"]
+
+# What the axes of a mask or a bias go through.
+AXES = {"b": "batches", "h": "heads", "l": "queries", "s": "keys"}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A statement that is true of a case or not.
+
+    Attributes:
+        text, contrary: how a sentence says that it is true, or that it is not; no contrary where that would say nothing.
+        condition: that it is true, in the language of `oracle.conditions`; "" where that has no words for it.
+        of_values: whether it takes the elements of the arrays to tell.
+        cost: the lower, the plainer.
+    """
+
+    text: str
+    contrary: str = ""
+    condition: str = ""
+    of_values: bool = False
+    cost: float = 1.0
+
+
+class Facts:
+    """Facts of one case, each kind found when it is asked for: the elements of arrays take time to make.
+
+    Attributes:
+        case: whose facts they are.
+        meaning: the conventions that the implementation declares.
+    """
+
+    def __init__(self, case: Case, meaning: Mapping[str, str]) -> None:
+        self.case, self.meaning = case, meaning
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Whole numbers, by the expression that gives them (``h // g``) or in words."""
+        return _counts(self.case)
+
+    @cached_property
+    def flags(self) -> dict[str, Flag]:
+        """Statements about options and layouts that are true, by their text."""
+        return {flag.text: flag for flag in (*_options(self.case), *_layouts(self.case))}
+
+    @property
+    def flags_of_values(self) -> dict[str, Flag]:
+        """Statements about elements that are true, by their text."""
+        return self._of_values[0]
+
+    @property
+    def magnitudes(self) -> dict[str, float]:
+        """Of elements and what they are computed to, in words: ``largest logit``."""
+        return self._of_values[1]
+
+    @cached_property
+    def _of_values(self) -> tuple[dict[str, Flag], dict[str, float]]:
+        case, arguments = self.case, self.case.arguments(self.meaning)
+        flags, magnitudes = [*_variety(case, arguments)], {}
+        if "q" in arguments and case.size:
+            with np.errstate(all="ignore"):
+                steps = Reference(*lift(case, {**arguments, **self.meaning}))
+                magnitudes = _magnitudes(steps)
+                flags += _visibility(case, steps.allowed())
+        if "lses" in arguments:
+            flags += _parts(np.isneginf(arguments["lses"]))
+            magnitudes = _extremes("logsumexp", arguments["lses"].astype(np.float64))
+        finite = {name: float(value) for name, value in magnitudes.items() if np.isfinite(value)}
+        return {flag.text: flag for flag in flags}, finite
+
+
+def _counts(case: Case) -> dict[str, int]:
+    dims, tunables = case.dims, case.tunables
+    counts = {**dims, **tunables}
+    if {"h", "g"} <= set(dims):
+        counts["h // g"] = dims["h"] // dims["g"]
+    counts |= {f"{a} * {b}": dims[a] * dims[b] for a, b in (("s", "d"), ("l", "s"), ("b", "h")) if {a, b} <= set(dims)}
+    for length, tile, name in (("s", "block_k", "key"), ("l", "block_q", "query")):
+        if tile in tunables and length in dims:
+            counts[f"number of {name} tiles"] = -(-dims[length] // tunables[tile])
+    left, right = case.options.get("window") or (None, None)
+    counts |= {f"{side} bound of the window": bound for side, bound in (("left", left), ("right", right)) if bound is not None}
+    return counts | {f"number of axes of {name}": len(case.axes(name)) for name in ("mask", "bias") if name in case.arrays}
+
+
+def _options(case: Case) -> Iterator[Flag]:
+    method = case.specification
+    for name in method.keywords:
+        if name in case.arrays or case.options.get(name) not in (None, False):
+            condition = name if method.options.get(name) == "flag" else f"{name} is not None"
+            yield Flag(f"{name} is given", f"{name} is not given", condition)
+    if "scale" in method.options:
+        scale = case.options.get("scale", 1 / sqrt(case.dims["d"]))
+        if scale == 0:
+            yield Flag("scale == 0", condition="scale == 0")
+        if scale != 1:
+            yield Flag("the scale is not 1", cost=1.2)
+    if case.warm:
+        yield Flag("another call came before", "no other call came before")
+
+
+def _layouts(case: Case) -> Iterator[Flag]:
+    scattered = False
+    for name, recipe in case.arrays.items():
+        shape = case.shape(name)
+        _, view = lay_out(np.zeros(shape, bool), recipe.layout, broadcast_axis(recipe.layout, shape, case.axes(name)))
+        if not view.flags.c_contiguous:
+            scattered = True
+            yield Flag(f"{name} is not contiguous", f"{name} is contiguous")
+            if any(stride == 0 and size > 1 for stride, size in zip(view.strides, view.shape, strict=True)):
+                yield Flag(f"{name} is expanded with stride 0")
+            else:
+                yield Flag(f"{name} is neither contiguous nor expanded", cost=1.1)
+            yield Flag(f"{name} is laid out as '{recipe.layout}'", cost=1.2)
+            if view.shape[-1] > 1 and view.strides[-1] != view.itemsize:
+                yield Flag(f"the last axis of {name} is not dense")
+        if recipe.garbage:
+            yield Flag(f"{name} holds huge numbers where nothing may read")
+    if scattered:
+        yield Flag("some array is not contiguous", "every array is contiguous", cost=1.1)
+
+
+def _variety(case: Case, arguments: Mapping[str, Any]) -> Iterator[Flag]:
+    for spec in case.specification.signature.optional:
+        if spec.broadcast and spec.name in arguments and arguments[spec.name].size:
+            array = arguments[spec.name]
+            for index, axis in enumerate(case.axes(spec.name)):
+                if (array != np.take(array, [0], axis=index)).any():
+                    yield Flag(f"{spec.name} differs between {AXES[axis]}", of_values=True, cost=1.2)
+
+
+def _visibility(case: Case, allowed: np.ndarray) -> Iterator[Flag]:
+    seen = allowed.any(axis=-1)
+    if not allowed.all():
+        yield Flag("some key is hidden", "no key is hidden", of_values=True)
+    if not seen.all():
+        yield Flag("some row has no allowed key", "every row has an allowed key", of_values=True)
+    if (seen & ~allowed[..., :1].any(axis=-1)).any():
+        yield Flag("the first key is hidden in a row that has others", of_values=True, cost=1.2)
+    if not allowed[..., :1].all():
+        yield Flag("the first key of some row is hidden", of_values=True, cost=1.1)
+    tile = case.tunables.get("block_k")
+    if tile and (seen & ~allowed[..., :tile].any(axis=-1)).any():
+        yield Flag("the first tile is hidden in a row that has other keys", of_values=True, cost=1.2)
+
+
+def _magnitudes(steps: Reference) -> dict[str, float]:
+    logits, allowed = steps.logits().astype(np.float64), steps.allowed()
+    scores = np.where(allowed, logits, -np.inf)
+    rows = scores.max(axis=-1, initial=-np.inf)
+    before = np.maximum.accumulate(scores, axis=-1)[..., :-1]
+    rises = np.where(np.isfinite(before), scores[..., 1:] - before, 0.0)
+    excess = np.where(allowed | np.isneginf(rows)[..., None], -np.inf, logits - rows[..., None])
+    apart = rows.max(axis=-1, initial=-np.inf) - rows.min(axis=-1, initial=np.inf, where=np.isfinite(rows))
+    return {
+        "largest logit": rows.max(initial=-np.inf),
+        "smallest maximum of a row": rows.min(initial=np.inf, where=np.isfinite(rows)),
+        "largest magnitude of a logit": np.abs(scores).max(initial=0.0, where=np.isfinite(scores)),
+        "largest product of a query and a key": np.abs(steps.products()).max(initial=0.0),
+        "largest rise of a row's running maximum": max(rises.max(initial=0.0), 0.0),
+        "distance of a hidden logit above the row's maximum": excess.max(initial=-np.inf),
+        "distance between the maxima of two rows of a head": apart.max(initial=0.0),
+    }
+
+
+def _parts(empty: np.ndarray) -> Iterator[Flag]:
+    if empty.any():
+        yield Flag("some part is empty", "no part is empty", of_values=True)
+    if empty.all(axis=0).any():
+        yield Flag("all parts of some row are empty", "every row has a part that is not empty", of_values=True)
+    if empty[:1].any():
+        yield Flag("the first part of some row is empty", of_values=True, cost=1.1)
+    if empty.size and (empty[0] & ~empty.all(axis=0)).any():
+        yield Flag("the first part is empty in a row that has others", of_values=True, cost=1.2)
+
+
+def _extremes(name: str, values: np.ndarray) -> dict[str, float]:
+    finite = values[np.isfinite(values)]
+    extremes = {f"largest {name}": finite.max(initial=-np.inf), f"smallest {name}": finite.min(initial=np.inf)}
+    return {**extremes, f"largest magnitude of a {name}": np.abs(finite).max(initial=0.0)}
