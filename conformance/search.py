@@ -97,6 +97,7 @@ class Search:
         def early() -> Iterator[Case]:
             self.stage = "remembered"
             yield from self.remembered
+            yield from self._in_addition("probes", islice(probe_cases(self.implementation, self.dtype), self.effort.examples))
             yield from self._random(small, first, self._until)
 
         def rest() -> Iterator[Case]:
@@ -104,7 +105,6 @@ class Search:
             if self._slow:
                 yield from self._aimed()
                 examples = round(LEAST_SHARE * examples)
-            yield from self._in_addition("probes", islice(probe_cases(self.implementation, self.dtype), examples))
             for index, stage in enumerate(self.random_stages):
                 count = round(stage.share * examples) - (first if index == 0 else 0)
                 # Each stage has its share of the time: a certificate that ran out of it has seen long rows all the same.
