@@ -13,6 +13,7 @@ from conformance.judge import Judgement, compare
 from conformance.pitfalls import Pitfall, Setting, pitfalls_for
 from conformance.registry import Implementation
 from oracle.formats import FORMATS
+from oracle.readings import Expected
 
 __all__ = ["Adequacy", "Suspect", "lift", "run_suspect", "suspects"]
 
@@ -64,6 +65,11 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         return None if outputs is None else tuple(output.astype(FORMATS[setting.dtype].dtype) for output in outputs)
 
 
+def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected, ...]) -> bool:
+    """Whether what a mistake returned is not what is wanted; a mistake that does not apply returns None."""
+    return outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, wanted, strict=False))
+
+
 class Adequacy:
     """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
 
@@ -92,6 +98,12 @@ class Adequacy:
                     self._met.add(suspect.name)
                     unmet.remove(suspect)
 
+    def exposes(self, case: Case, wanted: tuple[Expected, ...]) -> bool:
+        """Whether a case, to be executed or not, would rule out something that is left."""
+        lifted, setting = self._lift(case)
+        left = (suspect for suspect in self._open if suspect.name in self._met)
+        return case.size <= LARGEST_CASE and any(leaves_budget(self._run(suspect, lifted, setting), wanted) for suspect in left)
+
     def learn(self, judgement: Judgement) -> None:
         """Run what is left on a case that passed."""
         case = judgement.case
@@ -106,7 +118,7 @@ class Adequacy:
             outputs = None if rare else self._run(suspect, lifted, setting)
             if outputs is not None:
                 self._met.add(suspect.name)
-            if outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, judgement.wanted, strict=False)):
+            if leaves_budget(outputs, judgement.wanted):
                 self.ruled_out[suspect.name] = str(case)
             else:
                 remaining.append(suspect)

@@ -15,6 +15,7 @@ from conformance.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.cases.shapes import WIDTH_LETTERS
+from conformance.parameters import unset
 from conformance.registry import Implementation
 from oracle import get_method
 from oracle.signature import ArraySpec
@@ -172,12 +173,13 @@ class Caller:
 
     def _call(self, case: Case, arrays: list[_Placed], copies: list[list[int]]) -> dict[str, Any]:
         signature = case.specification.signature
+        explicit = {name: unset(name, case.specification, case.dims) for name in self.implementation.explicit if name not in case.arrays}
         return {
             "copies": copies,
             "keep": [],
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
             "positional": [spec.name for spec in signature.required],
-            "options": {**case.options, **case.tunables},
+            "options": {**explicit, **case.options, **case.tunables},
             "outputs": [self._output_wanted(case, spec) for spec in signature.outputs],
         }
 

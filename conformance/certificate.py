@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -76,11 +77,13 @@ class Certificate:
                 option: result.coverage.get(option, 0) if option in implementation.options else None
                 for option in get_method(implementation.method).keywords
             },
+            "notes": implementation.notes,
             "coverage": dict(result.coverage),
             "conventions": dict(implementation.conventions),
             "restrictions": dict(implementation.restrictions),
             "layout": implementation.layout,
             "isolates_nan": result.isolates_nan,
+            "deterministic": result.deterministic,
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained) for finding, explained in result.findings],
@@ -113,6 +116,8 @@ def replay_line(implementation: Implementation, finding: Finding) -> str:
     """The command that runs the case of a finding again."""
     declared = [f"target={shlex.quote(implementation.target)}", f"backend={implementation.backend}"]
     declared += [f"{name}={value}" for name, value in implementation.conventions.items()]
+    if implementation.any_keyword and implementation.options:
+        declared.append(f"options={','.join(implementation.options)}")
     if implementation.layout is not None:
         declared.append(f"layout={','.join(implementation.layout.split())}")
     if implementation.contract is not None:
@@ -136,9 +141,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def document(certificates: list[Certificate]) -> dict[str, Any]:
-    """The whole JSON document."""
-    return {"schema": SCHEMA_VERSION, "results": [certificate.to_json() for certificate in certificates], "environment": environment()}
+def document(
+    certificates: list[Certificate], *, problems: Sequence[tuple[str, str]] = (), interrupted: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """The whole JSON document.
+
+    Args:
+        certificates: in the order in which they were reached.
+        problems: sources of registered implementations that could not be loaded, with reasons.
+        interrupted: whether the run was stopped before it reached them all.
+    """
+    return {
+        "schema": SCHEMA_VERSION,
+        "results": [certificate.to_json() for certificate in certificates],
+        "problems": [list(problem) for problem in problems],
+        "interrupted": interrupted,
+        "environment": environment(),
+    }
 
 
 def exit_code(certificates: list[Certificate]) -> int:

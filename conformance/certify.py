@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance.certificate import Certificate
 from conformance.errors import UsageError
-from conformance.hunt import Effort, Hunt, HuntResult
+from conformance.hunt import Hunt, HuntResult
+from conformance.memory import Memory
 from conformance.registry import Implementation
-from conformance.sandbox import InProcess, Limits, Sandbox
+from conformance.sandbox import InProcess, Limits, Sandbox, WorkerDied
+from conformance.search import Effort
+from oracle.conditions import ConditionError
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, contract_for
 
@@ -27,9 +31,10 @@ class Request:
         method, backend: of targets that are not registered; a filter where there are no targets.
         dtypes: instead of the declared ones.
         contract: instead of the declared one; ``infer`` for the tightest that holds.
-        conventions, restrictions, layout: declared on top.
+        options, conventions, restrictions, layout: declared on top.
         device: where torch runs.
         effort: of each hunt.
+        database: folder that remembers failing cases from run to run; None for none.
         isolated: whether implementations run in a process of their own.
     """
 
@@ -38,11 +43,13 @@ class Request:
     backend: str | None = None
     dtypes: tuple[str, ...] = ()
     contract: str | None = None
+    options: tuple[str, ...] = ()
     conventions: dict[str, str] = field(default_factory=dict)
     restrictions: dict[str, str] = field(default_factory=dict)
     layout: str | None = None
     device: str = "cpu"
     effort: Effort = field(default_factory=Effort)
+    database: str | None = None
     limits: Limits = field(default_factory=Limits)
     isolated: bool = True
 
@@ -53,8 +60,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Watcher:
-    """What to tell as the work goes on."""
+    """What to tell as the work goes on; ``unloadable`` gets a source of implementations and the reason."""
 
+    unloadable: Callable[[str, str], None] = lambda source, reason: None
     started: Callable[[Implementation, str], None] = lambda implementation, dtype: None
     progress: Callable[[Hunt], None] = lambda hunt: None
     finished: Callable[[Certificate], None] = lambda certificate: None
@@ -63,7 +71,10 @@ class Watcher:
 def implementations(request: Request) -> tuple[list[Implementation], list[tuple[str, str]]]:
     """Everything registered that fits a request, and the sources that could not be loaded, with reasons."""
     with request.sandbox() as sandbox:
-        found, problems = sandbox.discover()
+        try:
+            found, problems = sandbox.discover()
+        except WorkerDied as death:
+            raise UsageError(f"the registered implementations cannot be loaded: {death}") from None
     fitting = [
         implementation
         for implementation in found
@@ -77,24 +88,36 @@ def certify(request: Request, watcher: Watcher | None = None) -> list[Certificat
     watcher = watcher or Watcher()
     check(request)
     certificates = []
-    targets = request.targets or tuple(implementation.name for implementation in implementations(request)[0])
-    for target in targets:
+    for target in dict.fromkeys(request.targets or _registered(request, watcher)):
         for certificate in _certify_target(request, target, watcher):
             certificates.append(certificate)
             watcher.finished(certificate)
     return certificates
 
 
+def _registered(request: Request, watcher: Watcher) -> list[str]:
+    fitting, problems = implementations(request)
+    for source, reason in problems:
+        watcher.unloadable(source, reason)
+    if not fitting:
+        filters = " and ".join(f"{name}={value!r}" for name in ("method", "backend") if (value := getattr(request, name)) is not None)
+        raise UsageError(f"no registered implementation has {filters or 'loaded'}, but one should (see 'attest list')")
+    return [implementation.name for implementation in fitting]
+
+
 def check(request: Request) -> None:
     """Raise `UsageError` for what is wrong whatever the target."""
+    Memory(request.database)
     for dtype in request.dtypes:
         if dtype not in FORMATS:
             raise UsageError(f"dtype={dtype!r}, but should be one of {', '.join(FORMATS)}")
     if request.contract not in (None, INFER, *CONTRACTS):
         raise UsageError(f"contract={request.contract!r}, but should be 'infer' or one of {', '.join(CONTRACTS)}")
-    for name, value, least in (("max-examples", request.effort.examples, 1), ("budget", request.effort.seconds, 0)):
-        if value < least or value == 0:
+    for name, value in (("max-examples", request.effort.examples), ("budget", request.effort.seconds)):
+        if math.isnan(value) or value <= 0:
             raise UsageError(f"{name}={value}, but should be greater than 0")
+    if request.effort.seed < 0:
+        raise UsageError(f"seed={request.effort.seed}, but should be 0 or greater")
 
 
 def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator[Certificate]:
@@ -119,7 +142,7 @@ def _certify_loaded(
     except UsageError as error:
         yield Certificate(target, error=str(error))
         return
-    for dtype in request.dtypes or declared.dtypes:
+    for dtype in dict.fromkeys(request.dtypes or declared.dtypes):
         watcher.started(declared, dtype)
         yield _hunt(request, target, declared, dtype, sandbox, watcher)
 
@@ -138,8 +161,9 @@ def _declared(request: Request, implementation: Implementation) -> Implementatio
             except ValueError as error:
                 raise UsageError(str(error)) from None
     return implementation.declaring(
-        conventions=request.conventions, restrictions=request.restrictions, layout=request.layout, contract=contract
-    )
+        options=request.options, conventions=request.conventions, restrictions=request.restrictions, layout=request.layout,
+        contract=contract,
+    )  # fmt: skip
 
 
 def _hunt(request: Request, target: str, implementation: Implementation, dtype: str, sandbox: Sandbox, watcher: Watcher) -> Certificate:
@@ -148,8 +172,13 @@ def _hunt(request: Request, target: str, implementation: Implementation, dtype: 
         if request.contract == INFER:
             certificate.result = _infer(certificate, request, implementation, dtype, sandbox, watcher)
         else:
-            certificate.result = Hunt(implementation, dtype, sandbox, request.effort, progress=watcher.progress).run()
-    except UsageError as error:
+            memory = Memory(request.database)
+            remembered = memory.recall(implementation, dtype)
+            result = Hunt(implementation, dtype, sandbox, request.effort, remembered=remembered, progress=watcher.progress).run()
+            refuting = result.findings[0][0].case if result.findings else None
+            memory.remember(implementation, dtype, refuting, passed=[] if refuting else remembered)
+            certificate.result = result
+    except (UsageError, ConditionError) as error:
         certificate.error = str(error)
     return certificate
 

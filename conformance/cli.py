@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,13 +17,18 @@ __all__ = ["main"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+
 
 class _Group(click.Group):
-    """Turns a usage error anywhere below into one sentence on stderr and exit code 2."""
+    """Turns a usage error anywhere below into one sentence on stderr and exit code 2, and Ctrl-C into one and exit code 130."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("attest: interrupted", err=True)
+            context.exit(INTERRUPTED)
         except ValueError as error:
             from conformance.errors import UsageError
 
@@ -37,7 +43,7 @@ class _Group(click.Group):
 def main() -> None:
     """Decide whether an attention kernel is right.
 
-    Exit codes: 0 certified, 1 refuted, 2 usage or loading error, 3 inconclusive.
+    Exit codes: 0 certified, 1 refuted, 2 usage or loading error, 3 inconclusive, 130 interrupted.
     """
 
 
@@ -46,6 +52,7 @@ def _declarations(command: Command) -> Command:
     for option in (
         click.option("--layout", help='Order of the axes of its arrays, such as "b l h d".'),
         click.option("--restrict", "restrictions", metavar="CONDITION", multiple=True, help='Judge only such calls: "h == g".'),
+        click.option("--option", "options", metavar="NAME", multiple=True, help="That it supports, where **kwargs does not tell."),
         click.option("--convention", "conventions", metavar="NAME=VALUE", multiple=True, help="Such as causal_alignment=top-left."),
         click.option("--contract", metavar="C|infer", help="Precision contract; by default the one named like the dtype."),
         click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs."),
@@ -81,13 +88,18 @@ def list_command(as_json: bool) -> None:
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
-@click.option("--max-examples", type=int, default=500, show_default=True, metavar="N", help="Cases for each target and dtype.")
-@click.option("--budget", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
+@click.option("--max-examples", type=int, default=600, show_default=True, metavar="N", help="Cases for each target and dtype.")
+@click.option("--budget", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
+@click.option(
+    "--database", default=".attest", show_default=True, envvar="ATTEST_DATABASE", show_envvar=True, metavar="DIR|none",
+    help="Where failing cases are kept, to come first next time.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
 def certify(
-    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, json_file: str | None, **declared: Any
-) -> None:
+    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, database: str,
+    json_file: str | None, **declared: Any,
+) -> None:  # fmt: skip
     """Certify implementations, or refute them with a case.
 
     TARGET is a registered name, package.module:function or path/file.py:function; without one, everything registered is
@@ -95,17 +107,24 @@ def certify(
     """
     from conformance.certificate import document, exit_code
     from conformance.certify import certify as run
-    from conformance.hunt import Effort
+    from conformance.certify import check
     from conformance.report import console
+    from conformance.search import Effort
 
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
+    request = replace(request, database=None if database == "none" else database)
+    check(request)
     if json_file not in (None, "-"):
         _write(json_file, "")  # a hunt whose result cannot be kept had better not begin
+    interrupted = False
     with console.Display(quiet=json_file == "-") as display:
-        certificates = run(request, display.watcher)
-    code = exit_code(certificates)
+        try:
+            run(request, display.watcher)
+        except KeyboardInterrupt:
+            interrupted = True
+    certificates = display.certificates
     if json_file is not None:
-        text = json.dumps(document(certificates), indent=1)
+        text = json.dumps(document(certificates, problems=display.problems, interrupted=interrupted), indent=1)
         if json_file == "-":
             click.echo(text)
         else:
@@ -113,7 +132,9 @@ def certify(
     for certificate in certificates:
         if certificate.error:
             click.echo(f"attest: {certificate.error}", err=True)
-    sys.exit(code)
+    if interrupted:
+        raise KeyboardInterrupt
+    sys.exit(exit_code(certificates))
 
 
 @main.command()
@@ -147,12 +168,13 @@ def explain(method: str) -> None:
 
 def _request(
     targets: tuple[str, ...], dtypes: tuple[str, ...], effort: Any, *, method: str | None, backend: str | None, device: str,
-    contract: str | None, conventions: Iterable[str], restrictions: Iterable[str], layout: str | None, no_isolation: bool,
+    contract: str | None, options: tuple[str, ...], conventions: Iterable[str], restrictions: Iterable[str], layout: str | None,
+    no_isolation: bool,
 ) -> Request:  # fmt: skip
     from conformance.certify import Request
     from conformance.errors import UsageError
-    from conformance.hunt import Effort
     from conformance.registry import BACKENDS
+    from conformance.search import Effort
     from oracle import METHODS
 
     if method is not None and method not in METHODS:
@@ -166,7 +188,7 @@ def _request(
             raise UsageError(f"convention={text!r}, but should be NAME=VALUE")
         pairs[name] = value
     return Request(
-        targets=targets, method=method, backend=backend, dtypes=dtypes, contract=contract, conventions=pairs,
+        targets=targets, method=method, backend=backend, dtypes=dtypes, contract=contract, options=options, conventions=pairs,
         restrictions=dict.fromkeys(restrictions, "declared on the command line"), layout=layout, device=device,
         effort=effort or Effort(), isolated=not no_isolation,
     )  # fmt: skip

@@ -9,16 +9,19 @@ from typing import Any
 from conformance.calling import Caller, Response
 from conformance.cases.case import Case
 from conformance.history import at_first, find_past, with_past
+from conformance.invariants.check import judge_by_invariant
 from conformance.judge import Finding, Judge, Judgement
+from conformance.probes import read
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox, WorkerDied
-from oracle.conditions import holds
+from oracle.readings import Expected, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Clock", "Examiner"]
 
-SOAK_CALLS, SOAK_SECONDS = 200, 2.0
+# Identical calls at the end of a hunt, and the seconds that they may take.
+SOAK_CALLS, SOAK_SECONDS = 100, 1.0
 
 
 @dataclass
@@ -74,6 +77,25 @@ class Examiner:
             self._known[key] = with_past(self, case) if case.calls or case.earlier else self.run(case)
         return self._known[key]
 
+    def wanted(self, case: Case) -> tuple[Expected, ...]:
+        """What the oracle expects of a case, without calling the implementation; outputs in their storage formats."""
+        bounded = self.judge.expect(case, case.without_garbage().arguments(self.implementation.meaning))
+        return tuple(
+            expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True)
+        )
+
+    def call(self, case: Case, arguments: dict[str, Any]) -> Response | Finding:
+        """Call once, without the oracle; a finding where nothing comes back that could be compared."""
+        started = time.perf_counter()
+        try:
+            self.sandbox.send(self.caller.request(case, arguments, None, 1))
+            [response] = self._responses(self.sandbox.receive())
+        except WorkerDied as death:
+            return Finding(death.kind, case, str(death))
+        finally:
+            self.clock.kernel += time.perf_counter() - started
+        return self.judge.failed(case, response) or response
+
     def confirm(self, judgement: Judgement) -> Judgement:
         """The same finding as a fresh process has it; or, where that has none, with the calls before that bring it out.
 
@@ -97,9 +119,9 @@ class Examiner:
         self.sandbox.restart()
 
     def soak(self, case: Case) -> Judgement:
-        """Many identical calls in a fresh process: what shows at the first call only, in one of a hundred, or after a hundred."""
+        """Many identical calls: what shows in one of a hundred, or after a hundred."""
         until = time.monotonic() + SOAK_SECONDS
-        judgement = self.run_afresh(case)
+        judgement = self.run(case)
         for _ in range(SOAK_CALLS):
             if judgement.finding is not None or time.monotonic() > until:
                 break
@@ -127,6 +149,9 @@ class Examiner:
         return judgement if judgement.finding is None else replace(judgement, past=past)
 
     def _run(self, case: Case, identical: int) -> Judgement:
+        if case.invariant:
+            self.sandbox.past.append(case)
+            return judge_by_invariant(self, case)
         started = time.perf_counter()
         meaning = self.implementation.meaning
         if self._last.case != case:
@@ -147,7 +172,7 @@ class Examiner:
         except WorkerDied as death:
             return Judgement(case, Finding(death.kind, case, str(death)))
         answered = time.perf_counter()
-        judgement = self._failed_warm_up(case, responses) or self.judge.judge(case, responses, bounded)
+        judgement = self._failed_warm_up(case, responses) or read(self.judge.judge(case, responses, bounded))
         ended = time.perf_counter()
         self.clock.making += made - started
         self.clock.oracle += known - made
@@ -164,7 +189,7 @@ class Examiner:
     def _warm_up(self, case: Case) -> Case:
         """The call before; as the case itself in its options where the implementation's restrictions exclude another."""
         warm_up = case.warm_up(self.implementation.options)
-        return warm_up if all(holds(condition, warm_up.facts()) for condition in self.implementation.restrictions) else case.warm_up()
+        return warm_up if self.implementation.admits(warm_up.facts()) else case.warm_up()
 
     def _failed_warm_up(self, case: Case, responses: list[Response]) -> Judgement | None:
         if not case.warm or responses[0].exception is None:

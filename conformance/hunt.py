@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -13,15 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
-from conformance.cases.shapes import Stage, stages
 from conformance.cases.strategies import random_case
 from conformance.diagnosis import NUMERICAL, explain
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
+from conformance.search import Effort, Search
 from conformance.shrink import shrink
-from oracle.conditions import holds
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
@@ -32,34 +31,10 @@ COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 # Small cases examined after a finding, to tell its explanations apart.
 EVIDENCE = 40
 
-# So many cases give every mistake that can apply to an implementation an occasion to do so.
-ENOUGH_OCCASIONS = 150
-
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
 
 Progress = Callable[["Hunt"], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to look.
-
-    Attributes:
-        examples: cases of a hunt.
-        seconds: limit of a hunt; what it has not done by then decides its verdict.
-        shrink_steps: cases tried to shrink a finding.
-        shrink_seconds: limit of shrinking where cases are slow.
-        seed: of the random choices; the same seed gives the same hunt.
-        diagnose: whether a finding is shrunk and explained.
-    """
-
-    examples: int = 500
-    seconds: float = 60.0
-    shrink_steps: int = 600
-    shrink_seconds: float = 20.0
-    seed: int = 0
-    diagnose: bool = True
 
 
 @dataclass
@@ -80,6 +55,7 @@ class HuntResult:
         clock: where the time went.
         seconds_to_finding: from the start to the first failing case.
         isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
+        deterministic: whether two identical calls gave the same bits in every case; a correct one may differ in rounding.
     """
 
     verdict: str
@@ -95,6 +71,7 @@ class HuntResult:
     clock: Clock = field(default_factory=Clock)
     seconds_to_finding: float | None = None
     isolates_nan: bool | None = None
+    deterministic: bool = True
 
 
 class Hunt:
@@ -102,17 +79,22 @@ class Hunt:
 
     def __init__(
         self, implementation: Implementation, dtype: str, sandbox: Sandbox, effort: Effort, *,
-        contract: PrecisionContract | None = None, progress: Progress | None = None,
+        contract: PrecisionContract | None = None, remembered: Sequence[Case] = (), progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.implementation, self.dtype, self.effort = implementation, dtype, effort
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation)
-        self.examples, self.worst = 0, Judgement(Case("", dtype, {}, {}), None)
-        self.stages = stages(dtype)
-        self.stage = self.stages[0].name
+        self.search = Search(self.examiner, self.adequacy, effort, remembered)
+        self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
+        self.deterministic = True
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
+
+    @property
+    def examples(self) -> int:
+        """How many cases were executed."""
+        return self.search.executed
 
     def run(self) -> HuntResult:
         """Hunt until refuted, out of examples or out of time."""
@@ -122,54 +104,31 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        found = self._search(started + self.effort.seconds) or self._soak()
+        found = self.search.run(self._look) or self._soak()
         if found is not None:
             seconds_to_finding = time.monotonic() - started
             result = self._refuted(found)
             result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
             return result
-        complete = self.examples >= self.effort.examples or (self.examples >= self.effort.examples // 4 and not self.adequacy.left)
-        verdict = "certified" if complete and not self.adequacy.left else "inconclusive"
+        verdict = "certified" if self.search.adequate else "inconclusive"
         isolates_nan = self._isolates_nan()
         result = self._result(verdict, time.monotonic() - started)
         result.isolates_nan = isolates_nan
         return result
 
-    def _search(self, until: float) -> Judgement | None:
-        """The first case with a finding."""
-        for case in self._cases(until):
-            judgement = self.examiner.examine(case)
-            self.examples += 1
-            self._count(case)
-            if judgement.finding is not None:
-                return judgement
+    def _look(self, case: Case) -> Judgement:
+        judgement = self.examiner.examine(case)
+        self._count(case)
+        if judgement.finding is None:
             self._passed(judgement)
             self._progress(self)
-        return None
-
-    def _cases(self, until: float) -> Iterator[Case]:
-        # Not seeded by the dtype: an implementation that keeps something by shape meets the same shapes in each dtype.
-        rng = Random(f"{self.effort.seed} {self.implementation.method}")
-        for stage in self.stages:
-            self.stage = stage.name
-            yield from self._stage(rng, stage, round(stage.share * self.effort.examples), until)
-        if self.examples < ENOUGH_OCCASIONS:
-            self.adequacy.look_ahead(
-                random_case(Random(f"{index} occasions"), self.implementation, self.dtype, self.stages[index % 2])
-                for index in range(ENOUGH_OCCASIONS - self.examples)
-            )
-        # Mistakes that are not ruled out yet get as many cases again.
-        for _ in range(self.effort.examples):
-            if not self.adequacy.left or time.monotonic() > until:
-                return
-            self.stage = "adequacy"
-            yield random_case(rng, self.implementation, self.dtype, self.stages[1])
+        return judgement
 
     def _isolates_nan(self) -> bool | None:
         """Whether NaN in elements that nothing may read stays without effect: a property that a certificate states."""
         rng, looked_at = Random(self.effort.seed), 0
         for _ in range(NAN_CASES * 20):
-            case = random_case(rng, self.implementation, self.dtype, self.stages[0])
+            case = random_case(rng, self.implementation, self.dtype, self.search.random_stages[0])
             hidden = [name for name, recipe in case.arrays.items() if recipe.garbage]
             if hidden:
                 arrays = {name: replace(recipe, garbage="nan" if name in hidden else "") for name, recipe in case.arrays.items()}
@@ -186,12 +145,6 @@ class Hunt:
         judgement = None if largest is None else self.examiner.soak(largest.case.plain())
         return judgement if judgement is not None and judgement.finding is not None else None
 
-    def _stage(self, rng: Random, stage: Stage, count: int, until: float) -> Iterator[Case]:
-        for _ in range(count):
-            if time.monotonic() > until:
-                return
-            yield random_case(rng, self.implementation, self.dtype, stage)
-
     def _count(self, case: Case) -> None:
         features = sorted({*case.options, *(set(case.arrays) - {"q", "k", "v"})})
         dims = case.dims
@@ -203,6 +156,9 @@ class Hunt:
         self.coverage.update(f"{a} x {b}" for index, a in enumerate(features) for b in features[index + 1 :])
 
     def _passed(self, judgement: Judgement) -> None:
+        if judgement.case.invariant:  # the oracle has not judged it
+            return
+        self.deterministic &= judgement.repeats
         self.adequacy.learn(judgement)
         if judgement.ratio > self.worst.ratio or not self.worst.case.method:
             self.worst = replace(judgement, outputs=(), wanted=())
@@ -230,14 +186,14 @@ class Hunt:
             return outcome.finding
 
         steps = self.effort.shrink_steps if found.kind not in COSTLY else self.effort.shrink_steps // 10
-        small = shrink(found, examine, self._allowed, steps, self.effort.shrink_seconds)
+        small = shrink(found, examine, lambda case: self.implementation.admits(case.facts()), steps, self.effort.shrink_seconds)
         shrunk = self.examiner.confirm(self.examiner.examine(small.case))
         small = shrunk.finding or found
         if found.kind in NUMERICAL:
             # Shrinking looks at one corner; explanations are told apart by cases from all over.
             rng = Random(self.effort.seed)
             for _ in range(EVIDENCE):
-                examine(random_case(rng, self.implementation, self.dtype, self.stages[0]))
+                examine(random_case(rng, self.implementation, self.dtype, self.search.random_stages[0]))
         numerical = found.kind in NUMERICAL
         explained = (
             explain(self.implementation, [shrunk, *failing, judgement], self._passing, self.examiner.judge.contract) if numerical else []
@@ -246,12 +202,9 @@ class Hunt:
         result.findings = [(small, explained)]
         return result
 
-    def _allowed(self, case: Case) -> bool:
-        return all(holds(condition, case.facts()) for condition in self.implementation.restrictions)
-
     def _result(self, verdict: str, seconds: float) -> HuntResult:
         return HuntResult(
             verdict, self.examiner.judge.contract, self.examples, seconds, self.worst.ratio,
             str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
-            coverage=self.coverage, clock=self.examiner.clock,
+            coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic,
         )  # fmt: skip

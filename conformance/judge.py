@@ -20,7 +20,7 @@ from oracle.readings import Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
-__all__ = ["Finding", "Judge", "Judgement", "compare"]
+__all__ = ["Finding", "Judge", "Judgement", "compare", "worst_element"]
 
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
 LEFT_RUNNING = 64 + (os.cpu_count() or 1)
@@ -31,9 +31,9 @@ class Finding:
     """Evidence that an implementation is wrong.
 
     Attributes:
-        kind: wrong-value, nan, infinity, shape, dtype, device, type, exception, crash, hang, exit, memory, tampering,
-            input-changed, aliases-input, overlapping-output, requires-grad, changed-later, global-state, left-running,
-            unrepeatable, depends-on-history.
+        kind: wrong-value, nan, infinity, invariant, shape, dtype, device, type, exception, crash, hang, exit, memory,
+            tampering, input-changed, aliases-input, overlapping-output, requires-grad, changed-later, global-state,
+            left-running, unrepeatable, depends-on-history.
         case: the call.
         message: one sentence.
         where: output and index of the worst element.
@@ -63,6 +63,7 @@ class Judgement:
         outputs: arrays in the order of the signature, where the call returned.
         wanted: what the oracle expects of each.
         past: the cases that the process had run before, where there is a finding.
+        repeats: whether a second identical call gave the same bits.
     """
 
     case: Case
@@ -71,6 +72,7 @@ class Judgement:
     outputs: tuple[np.ndarray, ...] = ()
     wanted: tuple[Expected, ...] = field(default=(), repr=False)
     past: tuple[Case, ...] = field(default=(), repr=False)
+    repeats: bool = True
 
 
 def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
@@ -104,23 +106,24 @@ class Judge:
         """Judge the calls of a case: first its warm-up, if it has one, then the case itself, twice."""
         judged = responses[1:] if case.warm else responses
         for response in judged:
-            failed = self._failed(case, response)
+            failed = self.failed(case, response)
             if failed is not None:
                 return Judgement(case, failed)
         wanted = self._wanted(judged[0], bounded)
         outputs = tuple(output.array for output in judged[0].outputs if output.array is not None)
         finding, ratio = self._compare(case, judged[0].outputs, wanted)
-        finding = finding or self._manners(case, responses)
+        finding, repeats = finding or self._manners(case, responses), True
         for response in judged[1:]:
             if any(not _identical(a, b) for a, b in zip(judged[0].outputs, response.outputs, strict=True)):
+                repeats = False
                 later, larger = self._compare(case, response.outputs, self._wanted(response, bounded))
                 ratio = max(ratio, larger)
                 if finding is None and later is not None:
                     message = f"a second identical call is wrong where the first was right: {later.message}"
                     finding = replace(later, kind="unrepeatable", message=message)
-        return Judgement(case, finding, ratio, outputs, wanted)
+        return Judgement(case, finding, ratio, outputs, wanted, repeats=repeats)
 
-    def _failed(self, case: Case, response: Response) -> Finding | None:
+    def failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
         if response.exception is not None:
             return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
@@ -184,7 +187,7 @@ class Judge:
                 continue
             largest = float(ratio.max())
             if not agrees.all() and (finding is None or largest > worst):
-                finding = _worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
+                finding = worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
             worst = max(worst, largest)
         return finding, worst
 
@@ -194,7 +197,8 @@ def _identical(first: Output, second: Output) -> bool:
     return first.array is not None and second.array is not None and first.array.tobytes() == second.array.tobytes()
 
 
-def _worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:
+def worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio: np.ndarray, wrong: int) -> Finding:
+    """The finding of one output: what stands where the error is largest, and how many elements are wrong."""
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     value, exact, allowed = float(got[index]), float(want.value[index]), float(want.budget[index])
     kind = "nan" if np.isnan(value) else "infinity" if np.isinf(value) else "wrong-value"

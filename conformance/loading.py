@@ -5,10 +5,14 @@ Runs in the worker process: the code of an implementation is never imported besi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -17,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from conformance.errors import UsageError
+from conformance.parameters import fits_by_name, parameters_of
 from conformance.registry import Registration, describe, registered
 from oracle import METHODS
 
@@ -39,8 +44,8 @@ def discover() -> tuple[list[Registration], list[Problem]]:
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             entry.load()
-        except Exception as error:  # a broken package must not hide the others
-            problems.append(Problem(entry.value, f"{type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:  # a broken package must not hide the others
+            problems.append(Problem(entry.value, _in_short(error)))
     return list(registered().values()), problems
 
 
@@ -51,13 +56,14 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
         target: a registered name, ``package.module:function``, ``path/file.py:function``, or a module or file that
             registers some.
         method: of a function that is not registered; by default the one whose name or arguments it has.
-        backend: of a function that is not registered; by default the one that its module imports.
+        backend: of a function that is not registered; by default torch where its module, its own type or what it wraps comes
+            from there.
 
     Raises:
         UsageError: the target cannot be loaded or does not fit; the message says why.
     """
-    place, _, name = target.partition(":")
-    if place.endswith(".py"):
+    place, name = _parts(target)
+    if place.endswith(".py") or os.sep in place or "\\" in place:
         module = _import_file(place)
     elif name or _is_module(place):
         module = _import_module(place)
@@ -65,13 +71,36 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
         return [_registered_as(target)]
     if not name:
         return _registered_in(module, target)
+    by_name = registered().get(name)
+    if by_name is not None and by_name.function.__module__ == module.__name__ and not hasattr(module, name):
+        return [replace(by_name, implementation=replace(by_name.implementation, target=target))]
     function = _attribute(module, name, place)
     for registration in registered().values():
         if registration.function is function:
             return [replace(registration, implementation=replace(registration.implementation, target=target))]
     method = method or _infer_method(function, name, target)
-    implementation = describe(function, method=method, backend=backend or _infer_backend(module), name=target, target=target)
+    backend = backend or _infer_backend(function, module)
+    implementation = describe(function, method=method, backend=backend, name=target, target=target)
     return [Registration(implementation, function)]
+
+
+def _parts(target: str) -> tuple[str, str]:
+    """The place and the name in it, which may be empty; folders with a colon are allowed, and so is a drive."""
+    if target and (target.endswith(".py") or ":" not in target):
+        return target, ""
+    place, _, name = target.rpartition(":")
+    if not place or place.endswith(":") or not name or "/" in name or "\\" in name:
+        raise _no_target(target)
+    return place, name
+
+
+def _no_target(target: str) -> UsageError:
+    return UsageError(f"target={target!r}, but should be a registered name (see 'attest list'), module:function or path/file.py:function")
+
+
+def _no_file(place: str) -> UsageError:
+    found = "is a folder" if Path(place).is_dir() else "is no .py file" if Path(place).exists() else "does not exist"
+    return UsageError(f"target file {place!r} {found}, but should be a Python file: path/file.py:function")
 
 
 def _registered_as(name: str) -> Registration:
@@ -82,25 +111,28 @@ def _registered_as(name: str) -> Registration:
             break
         try:
             entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if entry.name.partition(".")[0] == family:
-                raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {type(error).__name__}: {error}") from None
+                raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {_in_short(error)}") from None
     if name not in registered():
-        raise UsageError(f"target={name!r}, but should be a registered name (see 'attest list'), module:function or path/file.py:function")
+        raise _no_file(name) if Path(name).exists() else _no_target(name)
     return registered()[name]
 
 
 def _is_module(place: str) -> bool:
     try:
-        return importlib.util.find_spec(place) is not None
+        found = importlib.util.find_spec(place)
     except (ImportError, ValueError, AttributeError):
         return False
+    except (Exception, SystemExit):  # of a package on the way there: importing it says what is wrong
+        return True
+    return found is not None and found.origin is not None  # else any folder is one
 
 
 def _import_file(place: str) -> ModuleType:
     path = Path(place)
-    if not path.is_file():
-        raise UsageError(f"target file {place!r} does not exist")
+    if not path.is_file() or path.suffix != ".py":
+        raise _no_file(place)
     # The digest keeps two files of one name apart; the file's folder is importable, as when it is run as a script.
     name = f"attest_target_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -110,12 +142,18 @@ def _import_file(place: str) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     sys.path.insert(0, str(path.resolve().parent))
-    return _guarded(lambda: specification.loader.exec_module(module) or module, place)  # type: ignore[union-attr, func-returns-value]
+    try:
+        return _guarded(lambda: specification.loader.exec_module(module) or module, place)  # type: ignore[union-attr, func-returns-value]
+    except UsageError:
+        del sys.modules[name]  # half a module must not stand for the file later
+        raise
 
 
 def _import_module(place: str) -> ModuleType:
     if "" not in sys.path:
         sys.path.insert(0, "")
+    if not _is_module(place) and Path(place).exists():
+        raise _no_file(place)
     return _guarded(lambda: importlib.import_module(place), place)
 
 
@@ -123,20 +161,27 @@ def _guarded(run: Callable[[], ModuleType], place: str) -> ModuleType:
     try:
         return run()
     except SyntaxError as error:
-        raise UsageError(f"{place} has a syntax error in line {error.lineno}: {error.msg}") from None
+        where = "" if error.lineno is None else f" in line {error.lineno}"
+        raise UsageError(f"{place} has a syntax error{where}: {error.msg}") from None
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{place} cannot be imported: {_in_short(error)}") from None
+
+
+def _in_short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def _registered_in(module: ModuleType, target: str) -> list[Registration]:
     found = [r for r in registered().values() if r.function.__module__ == module.__name__]
     if not found:
         raise UsageError(f"{target} registers nothing; name a function, as in {target}:my_kernel")
-    names = {id(value): key for key, value in vars(module).items()}
+    # By the name of its variable, unless it has none (made in a loop) or was registered more than once.
+    times = Counter(id(r.function) for r in found)
+    names = {id(value): key for key, value in vars(module).items() if times[id(value)] == 1}
     return [
-        replace(r, implementation=replace(r.implementation, target=f"{target}:{names.get(id(r.function), r.function.__qualname__)}"))
+        replace(r, implementation=replace(r.implementation, target=f"{target}:{names.get(id(r.function), r.implementation.name)}"))
         for r in found
     ]
 
@@ -154,23 +199,34 @@ def _attribute(module: ModuleType, name: str, place: str) -> Callable[..., Any]:
 
 
 def _infer_method(function: Callable[..., Any], name: str, target: str) -> str:
-    """A function called like a method is that method; else the first method whose arguments it takes."""
+    """A function called like a method is that method; else the first method whose arrays its first parameters are named like."""
     if name in METHODS:
         return name
-    fitting = []
-    for method in METHODS:
-        try:
-            implementation = describe(function, method=method, backend="numpy", name=target, target=target)
-        except UsageError:
-            continue
-        parameters = list(function.__code__.co_varnames) if hasattr(function, "__code__") else []
-        if parameters[: len(METHODS[method].signature.required)] == [spec.name for spec in METHODS[method].signature.required]:
-            fitting.append(implementation.method)
+    parameters = parameters_of(function, target)
+    fitting = [method for method in METHODS if fits_by_name(parameters, METHODS[method])]
     if not fitting:
-        raise UsageError(f"{target} fits no method by its parameters; name one with --method ({', '.join(METHODS)})")
+        given = inspect.Signature([parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters])
+        raise UsageError(f"{target} takes {given}, which tells no method, but --method should: one of {', '.join(METHODS)}")
+    # One whose options it has too comes before one that its options do not fit.
+    fitting = [method for method in fitting if _describes(function, method, target)] or fitting
     return "attention" if "attention" in fitting else fitting[0]
 
 
-def _infer_backend(module: ModuleType) -> str:
-    imported = {getattr(value, "__name__", "").partition(".")[0] for value in vars(module).values() if isinstance(value, ModuleType)}
-    return "torch" if "torch" in imported else "numpy"
+def _describes(function: Callable[..., Any], method: str, target: str) -> bool:
+    try:
+        describe(function, method=method, backend="numpy", name=target, target=target)
+    except UsageError:
+        return False
+    return True
+
+
+def _infer_backend(function: Callable[..., Any], module: ModuleType) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    own = sys.modules.get(getattr(function, "__module__", None) or "", module)
+    values = [*vars(module).values(), *vars(own).values(), *type(function).__mro__]
+    return "torch" if any(_origin(value).partition(".")[0] == "torch" for value in values) else "numpy"
+
+
+def _origin(value: Any) -> str:
+    return value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))

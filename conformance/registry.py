@@ -6,15 +6,16 @@ and the judge.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from conformance.cases.case import condition_names
 from conformance.errors import UsageError
+from conformance.parameters import taken, unset_in_words
 from oracle import get_method
 from oracle.catalogue import Method
-from oracle.conditions import ConditionError, check_condition
+from oracle.conditions import ConditionError, check_condition, holds
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, PrecisionContract, contract_for
 
@@ -25,6 +26,8 @@ __all__ = [
     "Registration",
     "Tunable",
     "block_sizes",
+    "conventions_of",
+    "describe",
     "register",
     "registered",
     "split_counts",
@@ -67,6 +70,8 @@ class Implementation:
         dtypes: storage dtypes that it is certified for by default.
         contract: precision contract, or None for the one named like the dtype.
         options: keyword options of the method that it takes.
+        any_keyword: whether it has ``**kwargs``, which may take more options than it names or declares.
+        explicit: options that every call passes, also where a case does not set them, with the reason.
         tunables: keywords that must not change the meaning.
         conventions: declared meanings where they differ from the default.
         restrictions: condition -> reason; calls outside are not made, and the certificate says so.
@@ -81,6 +86,8 @@ class Implementation:
     dtypes: tuple[str, ...] = ("float32",)
     contract: str | None = None
     options: tuple[str, ...] = ()
+    any_keyword: bool = False
+    explicit: Mapping[str, str] = field(default_factory=dict)
     tunables: Mapping[str, Tunable] = field(default_factory=dict)
     conventions: Mapping[str, str] = field(default_factory=dict)
     restrictions: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +104,21 @@ class Implementation:
         """Declared conventions that change the specification (not merely how it is called)."""
         return {name: value for name, value in self.conventions.items() if name not in CALLING_CONVENTIONS}
 
+    def admits(self, facts: Mapping[str, Any]) -> bool:
+        """Whether its restrictions allow a call with these dimensions and options (`Case.facts`)."""
+        return all(holds(condition, facts) for condition in self.restrictions)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on how its options are passed, where its signature leaves that open."""
+        method = _method(self.method)
+        notes = [f"{unset_in_words(option, method)} is passed where a case does not set it: {why}" for option, why in self.explicit.items()]
+        hidden = [option for option in method.keywords if option not in self.options]
+        if self.any_keyword and hidden:
+            judged = f"with {', '.join(self.options)} and " if self.options else ""
+            notes.append(f"takes **kwargs: judged {judged}without {', '.join(hidden)}; declare what it supports with --option NAME")
+        return notes
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that crosses process boundaries."""
         return asdict(self)
@@ -108,12 +130,13 @@ class Implementation:
         return cls(**{**data, "dtypes": tuple(data["dtypes"]), "options": tuple(data["options"]), "tunables": tunables})
 
     def declaring(
-        self, *, conventions: Mapping[str, str] | None = None, restrictions: Mapping[str, str] | None = None,
-        layout: str | None = None, contract: str | None = None,
+        self, *, options: Iterable[str] = (), conventions: Mapping[str, str] | None = None,
+        restrictions: Mapping[str, str] | None = None, layout: str | None = None, contract: str | None = None,
     ) -> Implementation:  # fmt: skip
         """A copy with more declarations, validated."""
         changed = replace(
             self,
+            options=self._with_options(set(options)),
             conventions={**self.conventions, **(conventions or {})},
             restrictions={**self.restrictions, **(restrictions or {})},
             layout=layout or self.layout,
@@ -121,6 +144,18 @@ class Implementation:
         )
         _check(changed)
         return changed
+
+    def _with_options(self, declared: set[str]) -> tuple[str, ...]:
+        keywords = _method(self.method).keywords
+        for option in sorted(declared - set(self.options)):
+            if option not in keywords:
+                raise UsageError(f"option={option!r}, but should be one of {', '.join(keywords) or 'none'} [{self.method}]")
+            if not self.any_keyword:
+                raise UsageError(
+                    f"option={option!r}, but should be a keyword of {self.name}, which takes {', '.join(self.options) or 'none'} "
+                    "and no **kwargs"
+                )
+        return tuple(option for option in keywords if option in declared or option in self.options)
 
 
 @dataclass(frozen=True)
@@ -146,6 +181,7 @@ def register(
     name: str | None = None,
     dtypes: tuple[str, ...] = ("float32",),
     contract: str | None = None,
+    options: tuple[str, ...] = (),
     tunables: Mapping[str, Tunable | tuple[int, ...]] | None = None,
     conventions: Mapping[str, str] | None = None,
     restrictions: Mapping[str, str] | None = None,
@@ -154,7 +190,8 @@ def register(
 ) -> Callable[[Function], Function]:
     """Register the decorated function as an implementation of a method.
 
-    Its keyword parameters tell which options it supports. The function itself is returned unchanged.
+    Its keyword parameters tell which options it supports; see `conformance.parameters.taken` for what a call passes where
+    its defaults are not the method's. The function itself is returned unchanged.
 
     Args:
         method: name of the method, as in ``attest list``.
@@ -162,9 +199,10 @@ def register(
         name: unique; the module and the function's name by default.
         dtypes: storage dtypes to certify by default.
         contract: precision contract; by default the one named like the dtype.
+        options: those that it supports besides the ones that it names, if it takes ``**kwargs``.
         tunables: keyword -> `block_sizes`, `split_counts` or a tuple of values.
         conventions: declared meanings, such as ``{"causal_alignment": "top-left"}``.
-        restrictions: condition over dimensions and options -> reason, such as ``{"s > 0": "empty keys raise"}``.
+        restrictions: condition -> reason, such as ``{"s > 0": "empty keys raise"}``; ``attest explain`` lists the names.
         layout: order of the axes of its arrays, such as ``"b l h d"``.
         description: one line for ``attest list``.
 
@@ -173,12 +211,16 @@ def register(
     """
 
     def declare(function: Function) -> Function:
+        if not hasattr(function, "__qualname__"):
+            raise UsageError(f"register got {type(function).__name__}, but should get a function, by whose name it can be loaded again")
         target = f"{function.__module__}:{function.__qualname__}"
         implementation = describe(
             function, method=method, backend=backend, name=name or target.replace(":", "."), target=target, tunables=tunables,
         )  # fmt: skip
         implementation = replace(implementation, dtypes=tuple(dtypes), description=description)
-        implementation = implementation.declaring(conventions=conventions, restrictions=restrictions, layout=layout, contract=contract)
+        implementation = implementation.declaring(
+            options=options, conventions=conventions, restrictions=restrictions, layout=layout, contract=contract
+        )
         known = _REGISTRY.get(implementation.name)
         if known is not None and known.implementation.target != target:
             raise UsageError(f"name={implementation.name!r} is registered twice, by {known.implementation.target} and {target}")
@@ -197,32 +239,26 @@ def describe(
     target: str,
     tunables: Mapping[str, Tunable | tuple[int, ...]] | None = None,
 ) -> Implementation:
-    """Read an implementation's options off its signature.
+    """Read off a function's signature what it takes; see `conformance.parameters.taken`.
 
     Raises:
         UsageError: it is not callable, or its parameters do not fit the method.
     """
-    if not callable(function):
-        raise UsageError(f"{name} is {type(function).__name__}, but should be a function")
-    specification = _method(method)
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        raise UsageError(f"{name} has no readable signature, but should be a function of {_wanted(specification)}") from None
+    found = taken(function, name, _method(method), None if tunables is None else set(tunables))
     if tunables is None:
         # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
         standard = {"num_splits": split_counts}
-        tunables = {p.name: standard.get(p.name, block_sizes) for p in parameters if p.name in specification.tunables}
-    _check_parameters(name, list(parameters), specification, set(tunables))
-    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    taken = {p.name for p in parameters}
+        tunables = {tunable: standard.get(tunable, block_sizes) for tunable in found.tunables}
     return Implementation(
         name=name,
         method=method,
         backend=backend,
         target=target,
-        options=tuple(option for option in specification.keywords if every or option in taken),
+        options=found.options,
+        any_keyword=found.any_keyword,
+        explicit=found.explicit,
         tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
+        restrictions=found.restrictions,
     )
 
 
@@ -231,25 +267,6 @@ def _method(name: str) -> Method:
         return get_method(name)
     except KeyError as error:
         raise UsageError(error.args[0]) from None
-
-
-def _wanted(method: Method) -> str:
-    return f"({', '.join(spec.name for spec in method.signature.required)}, *, {', '.join(method.keywords)})"
-
-
-def _check_parameters(name: str, parameters: list[inspect.Parameter], method: Method, tunables: set[str]) -> None:
-    required = [spec.name for spec in method.signature.required]
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if not variadic and len(positional) < len(required):
-        given = ", ".join(p.name for p in positional) or "none"
-        raise UsageError(f"{name} takes the positional parameters ({given}), but should take ({', '.join(required)}) as {method.name} does")
-    extra = positional[len(required) :] + [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for parameter in extra:
-        known = parameter.name in method.keywords or parameter.name in tunables
-        if not known:
-            allowed = ", ".join([*method.keywords, *method.tunables])
-            raise UsageError(f"{name} has the keyword {parameter.name!r}, which {method.name} does not have; it has {allowed}")
 
 
 def _check(implementation: Implementation) -> None:
@@ -267,7 +284,7 @@ def _check(implementation: Implementation) -> None:
             raise UsageError(f"{name}={value!r}, but should be one of {', '.join(conventions[name])} [{method.name}]")
     for condition in implementation.restrictions:
         try:
-            check_condition(condition, method.names | {"dtype"})
+            check_condition(condition, set(condition_names(method)))
         except ConditionError as error:
             raise UsageError(str(error)) from None
     if implementation.layout is not None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from conformance.cases import CaseError, parse_case
+from conformance.cases import Case, CaseError, parse_case
 from conformance.certify import Request
 from conformance.errors import UsageError
 from conformance.examine import Examiner
+from conformance.invariants.check import require_invariant
 from conformance.judge import Judgement
 from conformance.registry import Implementation
 from oracle import METHODS
@@ -46,24 +47,43 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
         case = parse_case(" ".join(words[start:]))
     except CaseError as error:
         raise UsageError(str(error)) from None
+    except ValueError as error:
+        raise UsageError(f"case {line!r} has a part that cannot be read: {error}") from None
     try:
         for one in (*case.earlier, case):
             one.specification.check(one.arguments())
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise UsageError(f"case {line!r} describes no call of {case.method}: {error}") from None
+    except (ValueError, KeyError, IndexError, TypeError, MemoryError, OverflowError) as error:
+        reason = f"{error} does not belong there" if isinstance(error, KeyError) else error
+        raise UsageError(f"case {line!r} describes no call of {case.method}: {reason}") from None
     target = target or declared.pop("target", None)
-    if target is None:
+    if not target:
         raise UsageError("the case names no target, but should: put target=path/file.py:function before it, or pass --target")
     declared.pop("target", None)
     backend = request.backend or declared.pop("backend", None)
     layout = declared.pop("layout", "").replace(",", " ") or None
     contract = request.contract or declared.pop("contract", None)
+    options = [option for option in declared.pop("options", "").split(",") if option]
     declared.pop("backend", None)
     with replace(request, backend=backend).sandbox() as sandbox:
         implementation = sandbox.load(target, method=case.method, backend=backend)[-1].declaring(
-            conventions={**declared, **request.conventions}, restrictions=request.restrictions,
-            layout=request.layout or layout, contract=contract,
+            options=[*options, *request.options], conventions={**declared, **request.conventions},
+            restrictions=request.restrictions, layout=request.layout or layout, contract=contract,
         )  # fmt: skip
         if implementation.method != case.method:
             raise UsageError(f"{target} implements {implementation.method}, but the case is one of {case.method}")
-        return Examiner(implementation, case.dtype, sandbox).examine(case), implementation
+        _check_keywords(case, implementation)
+        examiner = Examiner(implementation, case.dtype, sandbox)
+        require_invariant(case, implementation, examiner.judge.contract)
+        return examiner.examine(case), implementation
+
+
+def _check_keywords(case: Case, implementation: Implementation) -> None:
+    required = {spec.name for spec in case.specification.signature.required}
+    for name in [*case.options, *(array for array in case.arrays if array not in required)]:
+        if name not in implementation.options:
+            declare = "; declare it with --option if it does" if implementation.any_keyword else ""
+            raise UsageError(f"the case sets {name}, but should set only what {implementation.name} takes{declare}")
+    for name in case.tunables:
+        if name not in implementation.tunables:
+            tunables = ", ".join(implementation.tunables) or "none"
+            raise UsageError(f"case part '{name}={case.tunables[name]}', but should be a tunable of {implementation.name} ({tunables})")

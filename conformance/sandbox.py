@@ -41,6 +41,10 @@ WITHOUT_CACHE = "glibc.malloc.tcache_count=0"
 # The environment variable that marks a worker and what it starts, wherever in the tree of processes that goes to hide.
 MARK = "ATTEST_WORKER"
 
+# A thread that waits for the next parallel loop sleeps at once (OpenBLAS: after 2**4 cycles) instead of spinning: calls are
+# short and far between, and the judge, or the hunt beside, needs the core. What the user has set stays.
+PATIENCE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
 LARGEST_REPLY = 1 << 24
@@ -48,8 +52,11 @@ LARGEST_REPLY = 1 << 24
 # How often to look for processes that a worker has left, until none is found.
 ROUNDS = 1000
 
-# Seconds between looks at the memory of a worker that has not answered yet.
+# Seconds between looks at a worker that has not answered yet.
 WATCH = 0.05
+
+# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy.
+BUSY = 6.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class Limits:
     """What a worker may use.
 
     Attributes:
-        seconds: for one request, once the first has returned.
-        first_seconds: for the first call, which may compile.
+        seconds: of processor time for one request, once the first has returned; `BUSY` times as much by the clock.
+        first_seconds: likewise for the first call, which may compile.
         memory: bytes of private memory, of memory in use beside the arena, and of a file that it writes.
     """
 
@@ -220,7 +227,7 @@ class Sandbox:
     def _read(self, until: float, limit: float) -> bytes:
         """What comes, to the end of a line or beyond."""
         assert self._connection is not None, "receive follows send"
-        received = bytearray()
+        received, spent = bytearray(), self._processor_seconds()
         self._connection.settimeout(WATCH)
         while b"\n" not in received:
             try:
@@ -236,10 +243,20 @@ class Sandbox:
                 raise self.reject("the answer has no end")
             if part is None:
                 self._look_at_memory()
-            if time.monotonic() > until:
+            late = time.monotonic() - until
+            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent > limit):
                 self.stop()
                 raise WorkerDied("hang", f"no answer within {limit:.3g} s")
         return bytes(received)
+
+    def _processor_seconds(self) -> float:
+        """Processor time that the worker has had, all threads together; by the clock where the system does not tell."""
+        assert self._process is not None, "only a started worker is waited for"
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return time.monotonic()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _look_at_memory(self) -> None:
         """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""
@@ -278,7 +295,7 @@ class Sandbox:
              str(theirs.fileno()), str(self.arena.descriptor), self._folder],
             pass_fds=(theirs.fileno(), self.arena.descriptor),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
+            env={**PATIENCE, **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
             start_new_session=True,
             preexec_fn=lambda: _prepare_worker(memory),
         )  # fmt: skip

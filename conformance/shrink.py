@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case
+from conformance.cases.shapes import WIDTH_LETTERS
+from conformance.cases.values import CODED_RECIPES, MASK_RECIPES
 from conformance.judge import Finding
 from oracle.conditions import holds
 
@@ -96,7 +98,10 @@ def _smaller(case: Case) -> Iterator[Case]:
     dims = dict(case.dims)
     if "g" in dims and dims.get("h") != dims["g"]:
         yield replace(case, dims={**dims, "h": dims["g"]})
+    coded = any(recipe.recipe in CODED_RECIPES for recipe in case.arrays.values())
     for name, size in dims.items():
+        if coded and name in WIDTH_LETTERS:
+            continue  # the width holds the code
         for candidate in _lower(size, most_likely=1):
             together = {"h": candidate * (dims["h"] // dims["g"])} if name == "g" and "h" in dims else {}
             yield replace(case, dims={**dims, name: candidate, **together})
@@ -130,6 +135,8 @@ def _plainer(recipe: ArrayRecipe) -> Iterator[ArrayRecipe]:
         yield replace(recipe, layout="contiguous")
     if recipe.garbage:
         yield replace(recipe, garbage="")
+    if recipe.recipe in CODED_RECIPES:
+        return  # a code tells more than plain numbers
     if recipe.gain != 1:
         yield replace(recipe, gain=1.0)
     plain = ("full", "padding_right") if _is_mask(recipe) else ("normal", "zeros")
@@ -142,8 +149,6 @@ def _plainer(recipe: ArrayRecipe) -> Iterator[ArrayRecipe]:
 
 
 def _is_mask(recipe: ArrayRecipe) -> bool:
-    from conformance.cases.values import MASK_RECIPES
-
     return recipe.recipe in MASK_RECIPES
 
 

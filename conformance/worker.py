@@ -69,6 +69,7 @@ class Worker:
         self.registration: Registration | None = None
         self.arrays: NumpyArrays | TorchArrays = NumpyArrays()
         self.state = SharedState()
+        self._alone = connection is not None  # else the judge shares the process, and changes its state as it likes
         self._running = 0
         self._remembered: deque[_Given] = deque(maxlen=REMEMBERED)
         # In a process of its own nothing that a kernel raises is meant for us, be it KeyboardInterrupt.
@@ -140,12 +141,13 @@ class Worker:
                 memory[start : start + size] = memory[source : source + size]
             for wanted in call["outputs"]:
                 self.arrays.poison(wanted["bytes"])
-            self.state.begin_call()
+            if self._alone:
+                self.state.begin_call()
             try:
                 report, outputs = self._call(call, [one for earlier in given for one in earlier])
             except self._caught as error:
                 report, outputs = _described(error), []
-            report["state"] = self.state.end_call()
+            report["state"] = self.state.end_call() if self._alone else []
             reports.append(report)
             given.append(outputs)
             if "exception" in report:
@@ -154,7 +156,7 @@ class Worker:
                 memory[start : start + size] = memory[source : source + size]
         for report, outputs in zip(reports, given, strict=True):
             report["changed_later"] = any(self._changed(output) for output in outputs)
-        reports[-1]["state"] += self.state.replaced_functions()
+        reports[-1]["state"] += self.state.replaced_functions() if self._alone else []
         reports[-1]["changed_earlier"] = any(self._changed(output) for output in self._remembered)
         self._remember(given)
         return {"reports": reports, "running": _running() - self._running}

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
-KINDS = ("float", "bool", "statistic")
-
 _ARRAY = re.compile(r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s]*)$")
 
 
@@ -36,7 +34,7 @@ class ArraySpec:
     Attributes:
         name: of the argument or output.
         dims: its dimensions by letter.
-        kind: of its elements, one of `KINDS`.
+        kind: of its elements: float, bool or statistic.
         optional: whether it may be left out.
         broadcast: whether it may have fewer axes, or axes of size 1.
     """

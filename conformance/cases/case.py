@@ -6,7 +6,8 @@ Dimensions, options and tunables are ``name=value``. An array is ``recipe(seed)`
 axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers, or ``!nan``, where nothing may read) and
 ``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps.
 ``calls=12`` makes so many identical calls in a fresh process (2 at least), and ``CASE then CASE`` a fresh process in which the first
-case comes before the second, which is the one that is judged.
+case comes before the second, which is the one that is judged. ``invariant=name`` judges the call by an invariant (see
+`conformance.invariants`) instead of by the oracle.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
-from conformance.cases.values import FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from conformance.cases.values import CODED_RECIPES, FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import Method
 from oracle.formats import FORMATS, Format
 from oracle.signature import ArraySpec
 
-__all__ = ["ArrayRecipe", "Case", "CaseError", "parse_case"]
+__all__ = ["ArrayRecipe", "Case", "CaseError", "condition_names", "parse_case"]
 
 _RECIPE = re.compile(
     r"^(?P<recipe>\w+)\((?P<seed>\d+)\)(?:\[(?P<axes>[\w,]*)\])?(?:\*(?P<gain>[-+.\de]+))?(?:!(?P<garbage>garbage|nan))?(?:@(?P<layout>\w+))?$"
@@ -50,7 +52,7 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES` or `MASK_RECIPES`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES` or `MASK_RECIPES`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
@@ -89,6 +91,7 @@ class Case:
         warm: whether another call comes first.
         calls: how many identical calls to make in a fresh process; 0 for the usual two, in any process.
         earlier: cases to run before it in a fresh process; none for any process.
+        invariant: by which it is judged; "" for the oracle.
     """
 
     method: str
@@ -100,13 +103,14 @@ class Case:
     warm: bool = False
     calls: int = 0
     earlier: tuple[Case, ...] = ()
+    invariant: str = ""
 
     def __str__(self) -> str:
         parts = [f"{case} {THEN}" for case in self.earlier] + [self.method, self.dtype]
         for group in (self.dims, self.options, self.arrays, self.tunables):
             parts += [f"{name}={_show(value)}" for name, value in group.items()]
         parts += ["calls=warm"] * self.warm + [f"calls={self.calls}"] * (self.calls > 0)
-        return " ".join(parts)
+        return " ".join(parts + [f"invariant={self.invariant}"] * bool(self.invariant))
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -129,8 +133,13 @@ class Case:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Dimensions and options by name, for conditions: an array that is passed is True."""
-        return {**self.dims, **dict.fromkeys(self.arrays, True), **self.options, "dtype": self.dtype}
+        """The values of `condition_names`; options that are not set may be missing."""
+        broadcast = [spec for spec in self.specification.signature.optional if spec.broadcast and spec.name in self.arrays]
+        return {
+            **self.dims, **dict.fromkeys(self.arrays, True), **self.options, "dtype": self.dtype,
+            "contiguous": all(recipe.layout == "contiguous" for recipe in self.arrays.values()),
+            **{_rank(spec): len(self.axes(spec.name)) for spec in broadcast},
+        }  # fmt: skip
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of an array."""
@@ -220,6 +229,23 @@ class Case:
         return signs * min(LARGEST_GARBAGE, FORMATS[self.dtype].largest / 4)
 
 
+def condition_names(method: Method) -> dict[str, str]:
+    """Every name that a condition may use, and what it stands for; `Case.facts` gives the values."""
+    arrays = method.signature.optional
+    return {
+        **dict.fromkeys(method.signature.dims, "size of the dimension"),
+        **dict.fromkeys(method.options, "value, None where not set"),
+        **{spec.name: "True where passed, else None" for spec in arrays},
+        **{_rank(spec): "number of axes where passed, else None" for spec in arrays if spec.broadcast},
+        "contiguous": "whether every array lies in memory in row-major order",
+        "dtype": "storage dtype",
+    }
+
+
+def _rank(spec: ArraySpec) -> str:
+    return f"{spec.name}_rank"
+
+
 def _show(value: Any) -> str:
     return str(value).replace(" ", "")
 
@@ -242,13 +268,15 @@ def _parse_one(line: str) -> Case:
         raise CaseError(f"dtype={words[1]!r}, but should be one of {', '.join(FORMATS)}")
     specification = METHODS[words[0]]
     groups: dict[str, dict[str, Any]] = {"dims": {}, "arrays": {}, "options": {}, "tunables": {}}
-    warm, calls = False, 0
+    warm, calls, invariant = False, 0, ""
     for word in words[2:]:
         name, equals, text = word.partition("=")
         if not equals:
             raise CaseError(f"case part {word!r}, but should be name=value")
         if name == "calls":
             warm, calls = (True, calls) if text == "warm" else (warm, int(_literal(word, text, int)))
+        elif name == "invariant":
+            invariant = _invariant(words[0], text)
         elif name in specification.signature.dims:
             groups["dims"][name] = int(_literal(word, text, int))
         elif any(spec.name == name for spec in specification.signature.inputs):
@@ -261,7 +289,8 @@ def _parse_one(line: str) -> Case:
     missing += [spec.name for spec in specification.signature.required if spec.name not in groups["arrays"]]
     if missing:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
-    return Case(words[0], words[1], groups["dims"], groups["arrays"], groups["options"], groups["tunables"], warm, calls)
+    dims, arrays, options, tunables = (groups[name] for name in ("dims", "arrays", "options", "tunables"))
+    return Case(words[0], words[1], dims, arrays, options, tunables, warm, calls, invariant=invariant)
 
 
 def _literal(word: str, text: str, kind: type) -> Any:
@@ -274,12 +303,22 @@ def _literal(word: str, text: str, kind: type) -> Any:
     return value
 
 
+def _invariant(method: str, name: str) -> str:
+    from conformance.invariants import get_invariant  # which builds on this module
+
+    try:
+        return get_invariant(name, method).name
+    except UsageError as error:
+        raise CaseError(str(error)) from None
+
+
 def _parse_recipe(word: str, text: str) -> ArrayRecipe:
     match = _RECIPE.match(text)
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
-    if match["recipe"] not in {**FLOAT_RECIPES, **MASK_RECIPES}:
-        raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join([*FLOAT_RECIPES, *MASK_RECIPES])}")
+    known = [*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES]
+    if match["recipe"] not in known:
+        raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")
     layout = match["layout"] or "contiguous"
     if layout not in LAYOUTS:
         raise CaseError(f"case part {word!r}, but its layout should be one of {', '.join(LAYOUTS)}")

@@ -37,7 +37,7 @@ class Stage:
 
     Attributes:
         name: shown in the progress display.
-        share: of the examples.
+        share: of the examples; the directed search has what they leave.
         longest: length up to which tiles are aimed at.
         elements: B * H * Lq * Lk stays below this.
     """
@@ -49,9 +49,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("small", 0.55, 20, 20_000),
-    Stage("tiles", 0.38, 300, 70_000),
-    Stage("long", 0.07, 5000, 300_000),
+    Stage("small", 0.50, 20, 20_000),
+    Stage("tiles", 0.34, 300, 70_000),
+    Stage("long", 0.06, 5000, 300_000),
 )
 
 

@@ -7,12 +7,13 @@ independence that the probabilistic error bound assumes (Higham & Mary 2019) hol
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
 from oracle.formats import Format
 
-__all__ = ["FLOAT_RECIPES", "MASK_RECIPES", "make_floats", "make_mask"]
+__all__ = ["CODED_RECIPES", "FLOAT_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats", "make_mask"]
 
 Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -139,9 +140,40 @@ _MAKERS: tuple[Maker, ...] = (
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
 
+def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
+    """Binary digits of some numbers, the lowest first, (..., width)."""
+    return numbers[..., None] >> np.minimum(np.arange(width), 62) & 1
+
+
+def signs(start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The row's number, counted from ``start`` along the length, in digits -1 and 1: rows agree most with their own number."""
+    return np.broadcast_to(2.0 * _digits(np.arange(start, start + _length(shape)), shape[-1]) - 1.0, shape).copy()
+
+
+def bits(start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The row's number, counted through the whole array, in digits 0 and 1: exact in every format, and readable in an output."""
+    rows = np.arange(start, start + prod(shape[:-1])).reshape(shape[:-1])
+    return _digits(rows, shape[-1]).astype(np.float64)
+
+
+def one_hot(start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """1 in the column of the row's number, along the length: the output is the weights themselves."""
+    columns = np.arange(start, start + _length(shape)) % max(shape[-1], 1)
+    return np.broadcast_to(np.arange(shape[-1]) == columns[:, None], shape).astype(np.float64)
+
+
+# Keys whose numbers differ from a query's in one digit score 2 * gain / sqrt(D) less than its own: at this gain and up to
+# 32 digits, far enough to weigh nothing.
+SELECTING_GAIN = 150.0
+
+# Codes, whose seed is the number of the first row.
+CODED_RECIPES: dict[str, Callable[[int, tuple[int, ...]], np.ndarray]] = {"signs": signs, "bits": bits, "one_hot": one_hot}
+
+
 def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], form: Format) -> np.ndarray:
     """An array of a recipe in a format, kept within its range."""
-    made = FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape) * gain
+    coded = CODED_RECIPES.get(recipe)
+    made = (coded(seed, shape) if coded is not None else FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape)) * gain
     kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
     return kept.astype(form.dtype)
 
@@ -185,7 +217,7 @@ def _checkerboard(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 
 def _blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Packed documents: a query sees the keys of its own segment; whole tiles stay empty."""
-    size = int(rng.choice([3, 8, 16, 32, 64]))
+    size = int(rng.choice([size for size in (2, 3, 8, 16, 32, 64) if size < max(shape[-1], 3)]))
     if len(shape) < 2:
         return np.arange(shape[-1]) // size % 2 == 0
     queries, keys = np.arange(shape[-2]) // size, np.arange(shape[-1]) // size

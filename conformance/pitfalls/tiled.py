@@ -270,7 +270,7 @@ class MaskUncheckedBelowDiagonal(Tiled):
     needs = "mask is not None and causal and below"
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "below": bool(self.below().any())}
+        return {**super().facts(), "below": lambda: bool(self.below().any())}
 
     def below(self) -> Array:
         return self.last_keys() <= self.first_positions()

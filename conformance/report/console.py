@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
 from conformance.hunt import Hunt
+from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
 from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
@@ -35,7 +37,12 @@ def escape(text: str) -> str:
 
 
 class Display:
-    """Live counts while hunting, and each certificate as it comes. Use as a context manager."""
+    """Live counts while hunting, and each certificate as it comes. Use as a context manager.
+
+    Attributes:
+        certificates: that were reached so far.
+        problems: sources of implementations that could not be loaded, with reasons.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.out = Console(quiet=True) if quiet else _console()
@@ -46,12 +53,14 @@ class Display:
             TimeElapsedColumn(), console=errors, transient=True, disable=not errors.is_terminal,
         )  # fmt: skip
         self._task: TaskID | None = None
-        self._counts: Counter[str] = Counter()
+        self._errors = errors
+        self.certificates: list[Certificate] = []
+        self.problems: list[tuple[str, str]] = []
 
     @property
     def watcher(self) -> Watcher:
         """The callbacks to pass to `conformance.certify.certify`."""
-        return Watcher(self._started, self._hunting, self._finished)
+        return Watcher(self._unloadable, self._started, self._hunting, self._finished)
 
     def __enter__(self) -> Display:
         self.progress.start()
@@ -59,19 +68,24 @@ class Display:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
-        if sum(self._counts.values()) > 1:
-            self.out.print(", ".join(f"[{COLOURS[verdict]}]{count} {verdict}[/]" for verdict, count in self._counts.items()))
+        counts = Counter(certificate.verdict for certificate in self.certificates)
+        if counts.total() > 1:
+            self.out.print(", ".join(f"[{COLOURS[verdict]}]{count} {verdict}[/]" for verdict, count in counts.items()))
+
+    def _unloadable(self, source: str, reason: str) -> None:
+        self.problems.append((source, reason))
+        self._errors.print(_cannot_load(source, reason))
 
     def _started(self, implementation: Implementation, dtype: str) -> None:
         self._task = self.progress.add_task(f"{escape(implementation.name)} {dtype}", total=None, note="")
 
     def _hunting(self, hunt: Hunt) -> None:
         if self._task is not None:
-            note = f"{hunt.stage}, worst {hunt.worst.ratio:.2f}, {len(hunt.adequacy.left)} mistakes left"
+            note = f"{hunt.search.stage}, worst {hunt.worst.ratio:.2f}, {len(hunt.adequacy.left)} mistakes left"
             self.progress.update(self._task, completed=hunt.examples, total=max(hunt.effort.examples, hunt.examples), note=note)
 
     def _finished(self, certificate: Certificate) -> None:
-        self._counts[certificate.verdict] += 1
+        self.certificates.append(certificate)
         if self._task is not None:
             self.progress.remove_task(self._task)
             self._task = None
@@ -97,8 +111,12 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
         out.print(f"  declared   layout {escape(implementation.layout)}")
     for condition, reason in implementation.restrictions.items():
         out.print(f"  only where {escape(condition)}: {escape(reason)}")
+    for note in implementation.notes:
+        out.print(f"  note       {escape(note)}")
     if result.isolates_nan is not None and certificate.verdict == "certified":
         out.print(f"  property   NaN where nothing may read {'has no effect' if result.isolates_nan else 'leaks into the output'}")
+    if certificate.verdict == "certified":
+        out.print(f"  property   two identical calls {'give the same bits' if result.deterministic else 'differ in rounding'}")
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")
@@ -157,7 +175,11 @@ def show_list(implementations: list[Implementation], problems: list[tuple[str, s
         for implementation in own:
             out.print(f"  {escape(implementation.name):30} {escape(implementation.description)} ({', '.join(implementation.dtypes)})")
     for source, reason in problems:
-        out.print(f"cannot load {escape(source)}: {escape(reason)}")
+        out.print(_cannot_load(source, reason))
+
+
+def _cannot_load(source: str, reason: str) -> str:
+    return f"cannot load {escape(source)}: {escape(reason)}"
 
 
 def show_method(method: Method) -> None:
@@ -168,11 +190,20 @@ def show_method(method: Method) -> None:
     facts |= {f"condition {condition}": words for condition, words in method.where.items()}
     for name, value in facts.items():
         out.print(f"[bold]{escape(name)}[/]  {escape(str(value))}")
+    out.print("\n[bold]names in conditions[/] (--restrict)")
+    meanings: dict[str, list[str]] = {}
+    for name, meaning in condition_names(method).items():
+        meanings.setdefault(meaning, []).append(name)
+    for meaning, names in meanings.items():
+        out.print(f"  {', '.join(names)}: {meaning}")
     out.print("\n[bold]conventions[/] (the default first)")
     for name, values in conventions_of(method).items():
         out.print(f"  {name}: {', '.join(values)}")
     out.print("\n[bold]known mistakes[/]")
     for pitfall in pitfalls_for(method.name):
         out.print(f"  {pitfall.name}: {escape(pitfall.explanation)} ({escape(pitfall.citation)})")
+    out.print("\n[bold]invariants[/]")
+    for invariant in invariants_for(method.name):
+        out.print(f"  {invariant.name}: {escape(invariant.statement)}")
     out.print("\n[bold]specification[/]\n")
     out.print(escape_markup(inspect.getsource(method.spec)))

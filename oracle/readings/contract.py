@@ -6,7 +6,7 @@ reading propagates. The constants of the analysis live here and nowhere else, ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -98,10 +98,6 @@ class PrecisionContract:
         which `gamma` counts.
         """
         return 2 * self.matmul_input * np.abs(value) if self.matmul_input else 0.0
-
-    def storing_in(self, output: Format) -> PrecisionContract:
-        """This contract with its result rounded to ``output`` (a statistic kept in float32 beside a bfloat16 result)."""
-        return replace(self, output=output)
 
 
 def _mixed(

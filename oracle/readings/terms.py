@@ -79,7 +79,9 @@ def terms_of(magnitudes: np.ndarray, contract: PrecisionContract, operand: float
     per_mass = length / sample.shape[-1] / np.where(total > 0, total, np.inf)
 
     def mass(close: np.ndarray) -> np.ndarray:
-        return np.minimum(np.where(close, sample[..., 1:], 0.0).sum(axis=-1) * per_mass, 1.0)
+        with np.errstate(invalid="ignore"):  # a total that overflows says nothing: all of it may round alike
+            share = np.where(close, sample[..., 1:], 0.0).sum(axis=-1) * per_mass
+        return np.minimum(np.nan_to_num(share, nan=1.0), 1.0)
 
     # Terms that fill fewer than `SCATTER` roundings lie, on average, closer than that many over the sample's size.
     scatter = SCATTER / sample.shape[-1]

@@ -1,0 +1,246 @@
+"""Probes: a fixed list of small cases whose right answer is known and whose wrong one tells what was read instead.
+
+Values that are codes make an output legible. ``bits``: each row of v is its own number in binary, so where logits select
+one key (``signs`` in q and k) the output says which one was read. ``one_hot``: the output is the weights themselves.
+``ones``: it is their sum. With q = 0 all weights are equal. The oracle judges a probe as it does every case; `reading`
+adds to a finding what the output says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from conformance.cases.case import Case, parse_case
+from conformance.cases.values import SELECTING_GAIN
+from conformance.invariants import DENSE, MERGE
+from conformance.judge import Judgement, compare
+from conformance.registry import Implementation
+from oracle import get_method
+from oracle.readings import Expected
+
+__all__ = ["probe_cases", "read", "reading"]
+
+EQUAL = "q=zeros(0) k=normal(0)"  # all visible keys weigh the same
+OWN = f"q=signs(0)*{SELECTING_GAIN:g} k=signs(0) v=bits(0) d=16"  # query i selects key i
+
+
+def _ahead(steps: int) -> str:
+    """Query i selects key i + steps."""
+    return OWN.replace("q=signs(0)", f"q=signs({steps})") if steps >= 0 else OWN.replace("k=signs(0)", f"k=signs({-steps})")
+
+
+# Width e is that of d, where not given.
+DENSE_PROBES = (
+    # Equal weights: which keys take part, and how many times.
+    f"l=3 s=17 d=17 {EQUAL} v=one_hot(0)",
+    f"l=1 s=33 d=33 {EQUAL} v=one_hot(0)",
+    f"l=17 s=15 d=15 {EQUAL} v=one_hot(0)",
+    f"l=33 s=33 d=33 causal=True {EQUAL} v=one_hot(0)",
+    f"l=20 s=9 d=9 causal=True {EQUAL} v=one_hot(0)",
+    f"l=4 s=31 d=31 causal=True {EQUAL} v=one_hot(0)",
+    f"l=9 s=21 d=21 window=(2,3) {EQUAL} v=one_hot(0)",
+    f"l=5 s=31 d=31 h=3 g=3 {EQUAL} v=one_hot(0) sinks=normal(0)",
+    f"b=2 l=3 s=18 d=18 {EQUAL} v=one_hot(0) mask=padding_right(1)[b,1,1,s]",
+    f"b=2 l=3 s=66 d=66 {EQUAL} v=one_hot(0) mask=late(0)",
+    # Values of one: the weights add up to one, to n / (n + exp(sink)) with a sink, to nothing in an empty row.
+    "l=5 s=47 d=8 q=normal(0) k=normal(1) v=ones(0)",
+    "l=7 s=65 d=8 h=2 g=2 q=normal(0) k=normal(1) v=ones(0) sinks=normal(1)",
+    "l=6 s=20 d=8 q=normal(0) k=normal(1) v=ones(0) mask=empty_rows(3)",
+    # Logits that are capped and biased; that are all far below zero.
+    "l=4 s=33 d=33 softcap=2.0 q=normal(0)*3 k=normal(1) v=one_hot(0) bias=normal(2)",
+    "l=5 s=33 d=33 q=offset(0)*30 k=negative(0)*3 v=one_hot(0)",
+    # One key each: which one is read. Around tiles, at the edges of what a query may see, across heads and batches.
+    f"l=17 s=17 {OWN}",
+    f"l=63 s=65 {OWN}",
+    f"l=129 s=129 {OWN}",
+    f"l=33 s=33 causal=True {OWN}",
+    f"l=5 s=40 causal=True {_ahead(35)}",
+    f"l=40 s=40 causal=True window=(3,0) {_ahead(-3)}",
+    f"l=40 s=40 causal=True window=(3,0) {_ahead(-4)}",
+    f"l=40 s=40 window=(2,2) {_ahead(2)}",
+    f"l=5 s=33 h=7 g=1 {OWN}",
+    f"b=2 l=9 s=17 h=14 g=2 causal=True {OWN}",
+    f"b=3 l=4 s=18 h=6 g=3 {OWN}",
+    f"l=1 s=257 {_ahead(256)}",
+    f"l=2 s=1025 {_ahead(1023)}",
+    "l=12 s=33 h=2 g=2 d=16 q=normal(0) k=normal(1) v=bits(0) mask=single_key(0)",
+    # Four layouts of the same arguments, whose gaps hold NaN; the last two after another call.
+    *(
+        f"b=2 l=9 s=33 h=2 g=2 d=16 q=signs(0)*{SELECTING_GAIN:g}@{layout} k=signs(0)@{layout} v=bits(0)@{layout} {calls}"
+        for layout, calls in (
+            ("transposed", ""), ("padded", ""), ("strided", ""), ("swapped", ""), ("strided", "calls=warm"), ("transposed", "calls=warm"),
+        )
+    ),
+    "l=4 s=33 h=2 g=2 d=16 q=normal(0) k=normal(1)@expanded v=bits(0)@expanded mask=random(0)",
+    # Huge numbers in what nothing may read.
+    "l=4 s=24 d=16 causal=True window=(3,0) q=normal(0) k=normal(1)!garbage@padded v=bits(0)!garbage@strided",
+    "b=2 l=3 s=34 d=16 q=normal(0) k=normal(1)!garbage v=bits(0)!garbage mask=padding_left(5)[b,1,1,s]",
+)  # fmt: skip
+
+# Repeated for several values of every tunable.
+TUNABLE_PROBES = (f"l=19 s=37 d=37 {EQUAL} v=one_hot(0)", f"l=35 s=35 causal=True {OWN}")
+TUNABLE_VALUES = {"block": (1, 16, 64), "count": (1, 2, 7, 64)}
+
+MERGE_PROBES = (
+    "n=1 b=2 h=3 l=5 e=16 outs=bits(0) lses=normal(0)",
+    "n=2 l=7 e=8 outs=ones(0) lses=normal(0)",
+    "n=7 l=7 e=8 outs=ones(0) lses=normal(0)*100",
+    "n=3 h=2 l=9 e=16 outs=bits(0)@strided lses=empty_parts(1)",
+    "n=4 l=5 e=16 outs=bits(0) lses=zeros(0)",
+)
+PROBES = {**dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES)}
+TILES = {"block": 16, "count": 3}
+
+
+def probe_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
+    """The probes that an implementation's options and restrictions admit, always in the same order."""
+    seen = set()
+    for case in _listed(implementation, dtype):
+        required = {spec.name for spec in case.specification.signature.required}
+        taken = {*case.options, *case.arrays} - required <= set(implementation.options)
+        if taken and implementation.admits(case.facts()) and str(case) not in seen:
+            seen.add(str(case))
+            yield case
+
+
+def _listed(implementation: Implementation, dtype: str) -> Iterator[Case]:
+    method = implementation.method
+    for line in PROBES.get(method, ()):
+        yield _case(line, implementation, dtype)
+    for line in TUNABLE_PROBES if method in DENSE else ():
+        case = _case(line, implementation, dtype)
+        for name, tunable in implementation.tunables.items():
+            for value in TUNABLE_VALUES.get(tunable.kind, tunable.choices):
+                yield replace(case, tunables={**case.tunables, name: value})
+
+
+def _case(line: str, implementation: Implementation, dtype: str) -> Case:
+    words = dict(word.split("=", 1) for word in line.split())
+    given = {**{letter: "1" for letter in get_method(implementation.method).signature.dims if letter in "bhg"}, **words}
+    if "d" in given:
+        given.setdefault("e", given["d"])
+    case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))
+    tunables = {name: TILES.get(tunable.kind) or tunable.choices[0] for name, tunable in implementation.tunables.items()}
+    return replace(case, tunables=tunables)
+
+
+def read(judgement: Judgement) -> Judgement:
+    """The judgement with what its outputs say, if it is a finding on a case with coded values."""
+    if judgement.finding is None or not judgement.outputs or not judgement.wanted:
+        return judgement
+    said = reading(judgement.case, judgement.outputs[0], judgement.wanted[0])
+    if not said:
+        return judgement
+    return replace(judgement, finding=replace(judgement.finding, message=f"{judgement.finding.message}; {said}"))
+
+
+def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
+    """What wrong elements of the first output say about what was read; "" where nothing can be said.
+
+    Args:
+        case: the call.
+        got: (B, H, L, Dv).
+        wanted: the right answer, of that shape.
+    """
+    wrong = ~compare(got, wanted)[1]
+    values = case.arrays["outs" if "n" in case.dims else "v"]
+    readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
+    said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
+    if not said and wrong.any() and values.recipe in readers and values.gain == 1:
+        said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
+    return said
+
+
+def _query(case: Case, index: tuple[int, ...]) -> str:
+    places = zip(("batch", "head", "query"), index, (case.dims[letter] for letter in "bhl"), strict=True)
+    return ", ".join(f"{name} {place}" for name, place, size in places if size > 1 or name == "query")
+
+
+def _first(chosen: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(chosen)), chosen.shape))
+
+
+def _decoded(rows: np.ndarray, count: int) -> np.ndarray:
+    """The numbers that rows of binary digits stand for; -1 for a row that is no number of ``count``."""
+    with np.errstate(invalid="ignore"):
+        digits = np.where(np.abs(rows) < 0.25, 0, np.where(np.abs(rows - 1) < 0.25, 1, -1))
+        number = (np.maximum(digits, 0).astype(np.int64) << np.minimum(np.arange(rows.shape[-1]), 62)).sum(axis=-1)
+    return np.where((digits >= 0).all(axis=-1) & (number < count), number, -1)
+
+
+def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
+    name, letters = ("outs", "nbhl") if "n" in case.dims else ("v", "bgs")
+    sizes = case.shape(name)[:-1]
+    count, recipe = int(np.prod(sizes)), case.arrays[name]
+    if recipe.seed or recipe.layout.startswith("expanded") or count > 1 << got.shape[-1]:
+        return ""
+    names = {"n": "part", "b": "batch", "g": "key/value head", "s": "key", "h": "head", "l": "row"}
+    meant, was = _decoded(wanted.value.astype(np.float64), count), _decoded(got, count)
+
+    def row(number: int, other: int) -> str:
+        here, there = (np.unravel_index(max(one, 0), sizes) for one in (number, other))
+        told = [f"{names[letter]} {a}" for letter, a, b in zip(letters, here, there, strict=True) if a != b or letter == letters[-1]]
+        return ", ".join(told)
+
+    if (other := wrong & (was >= 0) & (meant >= 0) & (was != meant)).any():
+        at = _first(other)
+        return f"{_query(case, at)} read {row(was[at], meant[at])} where {row(meant[at], was[at])} was meant"
+    if (alone := wrong & (was >= 0) & (meant < 0)).any():
+        at = _first(alone)
+        return f"{_query(case, at)} read {row(was[at], was[at])} alone where others were meant"
+    if (mixed := wrong & (was < 0) & (meant >= 0)).any():
+        at = _first(mixed)
+        return f"{_query(case, at)} did not read {row(meant[at], meant[at])} alone, which was meant"
+    return ""
+
+
+def _weights(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
+    recipe, keys = case.arrays["v"], case.dims["s"]
+    if keys > got.shape[-1]:
+        return ""
+    at = _first(wrong)
+    columns = (np.arange(keys) + recipe.seed) % got.shape[-1]
+    weights, right, allowed = (np.broadcast_to(x, got.shape)[at][columns] for x in (got, wanted.value, wanted.budget))
+    if not np.isfinite(weights).all():
+        return ""
+    told = []
+    for word, chosen in (
+        ("did not read", (np.abs(right) > allowed) & (np.abs(weights) <= allowed)),
+        ("read, though hidden,", (right == 0) & (np.abs(weights) > allowed)),
+    ):
+        if chosen.any():
+            listed = [str(key) for key in np.flatnonzero(chosen)[:4]]
+            told.append(f"{word} key {', '.join(listed)}{', ...' if chosen.sum() > 4 else ''}")
+    total, meant = f"{weights.sum():.6g}", f"{float(right.sum()):.6g}"
+    if total != meant:
+        told.append(f"its weights add up to {total} instead of {meant}")
+    return f"{_query(case, at)}: {'; '.join(told)}" if told else ""
+
+
+def _sum(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
+    at = _first(wrong)
+    total, right = float(got[at][0]), float(np.broadcast_to(wanted.value, got.shape)[at][0])
+    return f"{_query(case, at)}: its weights add up to {total:.6g} instead of {right:.6g}" if np.isfinite(total) else ""
+
+
+def _gaps(case: Case, got: np.ndarray, wanted: Expected) -> str:
+    """NaN that can only come from the memory between the rows of an argument."""
+    gapped = [name for name, recipe in case.arrays.items() if recipe.layout in ("strided", "padded")]
+    poisoned = any(recipe.garbage == "nan" for recipe in case.arrays.values())
+    if not gapped or poisoned or not (np.isnan(got) & np.isfinite(wanted.value)).any():
+        return ""
+    return f"the only NaN among the arguments lies between the rows of {', '.join(gapped)}"
+
+
+def _hidden(case: Case, got: np.ndarray, wrong: np.ndarray) -> str:
+    """Numbers larger than any value that may be read."""
+    filled = [name for name, recipe in case.arrays.items() if recipe.garbage == "garbage"]
+    if not filled or not wrong.any():
+        return ""
+    values = case.without_garbage().arguments()["outs" if "n" in case.dims else "v"].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        beyond = np.abs(got.astype(np.float64)) > 2 * np.abs(values).max(initial=0.0)
+    return f"only in {', '.join(filled)}, where nothing may read, are numbers that large" if (beyond & wrong).any() else ""

@@ -1,0 +1,172 @@
+"""Probes: their answers are known without the oracle, each refutes some wrong kernel, and a finding says what was read."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conformance.cases import parse_case
+from conformance.cases.values import CODED_RECIPES
+from conformance.examine import Examiner
+from conformance.probes import probe_cases
+from conformance.registry import Implementation, block_sizes, split_counts
+from conformance.sandbox import InProcess
+from conformance.shrink import shrink
+from oracle import METHODS
+from oracle.dense import allowed_keys
+from oracle.formats import FORMATS
+
+VIOLATIONS = Path(__file__).with_name("violations.py")
+CORPUS = Path(__file__).parent.parent / "mutants" / "numpy_wrong"
+
+# Together they fail every probe that does not need a tunable.
+WRONG = (
+    "ring_chunk_seen_twice.py", "packed_mask_row_stride.py", "window_left_one_short.py", "merge_in_base_two.py",
+    "tail_rounded_to_vector_width.py", "uniform_average.py", "softcap_over_bias.py", "merge_of_one_returns_input.py",
+)  # fmt: skip
+
+
+def taking_everything(method, **declared):
+    return Implementation("x", method, "numpy", "x:y", options=METHODS[method].keywords, **declared)
+
+
+def examiner_of(path, function, method="attention", dtype="float32"):
+    sandbox = InProcess()
+    [implementation] = sandbox.load(f"{path}:{function}", method=method, backend="numpy")
+    return Examiner(implementation, dtype, sandbox)
+
+
+def first_finding(kernel, *words):
+    examiner = examiner_of(VIOLATIONS, kernel)
+    judgements = (examiner.examine(case) for case in probe_cases(examiner.implementation, "float32") if all(w in str(case) for w in words))
+    return next(judgement.finding for judgement in judgements if judgement.finding is not None)
+
+
+def line_of(case):
+    return str(replace(case, tunables={})).split(" ", 2)[2]
+
+
+def test_every_probe_refutes_a_wrong_kernel_by_itself():
+    refuting = set()
+    with (CORPUS / "corpus.toml").open("rb") as file:
+        entries = {entry["file"]: entry for entry in tomllib.load(file)["kernel"]}
+    for name in WRONG:
+        entry = entries[name]
+        examiner = examiner_of(CORPUS / name, entry["function"], entry["method"])
+        cases = probe_cases(examiner.implementation, "float32")
+        refuting |= {line_of(case) for case in cases if examiner.examine(case).finding is not None}
+    methods = [taking_everything(method) for method in ("attention", "merge_attention_states")]
+    assert {line_of(case) for method in methods for case in probe_cases(method, "float32")} - refuting == set()
+
+
+def test_every_probe_of_a_tunable_refutes_a_wrong_kernel_by_itself():
+    examiner = examiner_of(VIOLATIONS, "loses_partial_tiles")
+    plain = {line_of(case) for case in probe_cases(replace(examiner.implementation, tunables={}), "float32")}
+    tuned = [case for case in probe_cases(examiner.implementation, "float32") if line_of(case) not in plain]
+    assert len(tuned) >= 4
+    assert {line_of(case) for case in tuned} == {line_of(case) for case in tuned if examiner.examine(case).finding is not None}
+
+
+def test_probes_try_one_split_and_many_and_tiles_around_the_length():
+    implementation = taking_everything("attention", tunables={"num_splits": split_counts, "block_k": block_sizes})
+    tried = {(case.tunables["num_splits"], case.tunables["block_k"]) for case in probe_cases(implementation, "float32")}
+    assert {1, 2, 7, 64} <= {splits for splits, _ in tried}
+    assert {1, 16, 64} <= {block for _, block in tried}
+
+
+@pytest.mark.parametrize("dtype", list(FORMATS))
+@pytest.mark.parametrize("kernel", ["right", "right_with_lse", "right_merge"])
+def test_a_right_kernel_passes_all_probes(kernel, dtype):
+    method = {"right": "attention", "right_with_lse": "attention_with_lse"}.get(kernel, "merge_attention_states")
+    examiner = examiner_of(VIOLATIONS, kernel, method, dtype)
+    assert [examiner.examine(case).finding for case in probe_cases(examiner.implementation, dtype)].count(None) >= 5
+    assert all(examiner.examine(case).finding is None for case in probe_cases(examiner.implementation, dtype))
+
+
+def test_probes_are_few_and_always_the_same():
+    implementation = taking_everything("attention", tunables={"block_q": block_sizes, "block_k": block_sizes})
+    first, second = ([str(case) for case in probe_cases(implementation, "bfloat16")] for _ in range(2))
+    assert first == second
+    assert 30 <= len(set(first)) == len(first) <= 60
+
+
+def test_probes_keep_to_options_and_restrictions():
+    implementation = taking_everything("attention").declaring(restrictions={"h == g and not causal": "so it is"})
+    cases = list(probe_cases(replace(implementation, options=("causal", "mask")), "float32"))
+    assert cases
+    assert all(set(case.arrays) | set(case.options) <= {"q", "k", "v", "mask"} and case.dims["h"] == case.dims["g"] for case in cases)
+
+
+def visible(case):
+    arguments = case.without_garbage().arguments()
+    taken = {name: arguments[name] for name in ("mask", "causal", "window") if name in arguments}
+    shape = tuple(case.dims[letter] for letter in "bhls")
+    return arguments, np.broadcast_to(allowed_keys(case.dims["l"], case.dims["s"], **taken), shape)
+
+
+def test_with_equal_logits_the_oracle_gives_the_mean_of_what_is_visible():
+    cases = [case for case in probe_cases(taking_everything("attention"), "float32") if case.arrays["q"].recipe == "zeros"]
+    assert len(cases) >= 10
+    for case in cases:
+        arguments, allowed = visible(case)
+        v = np.repeat(arguments["v"].astype(np.float64), case.dims["h"] // case.dims["g"], axis=1)
+        sinks = np.exp(arguments["sinks"].astype(np.float64))[:, None, None] if "sinks" in arguments else 0.0
+        counts = allowed.sum(axis=-1, keepdims=True) + sinks
+        right = allowed.astype(np.float64) @ v / np.where(counts == 0, 1, counts)
+        assert np.allclose(case.specification(**arguments), right, rtol=4 * np.finfo(np.float64).eps, atol=0)
+
+
+def test_where_logits_select_a_key_the_oracle_gives_its_value():
+    cases = [case for case in probe_cases(taking_everything("attention"), "float32") if case.arrays["q"].recipe == "signs"]
+    assert len(cases) >= 15
+    chosen = 0
+    for case in cases:
+        arguments, allowed = visible(case)
+        out = case.specification(**arguments)
+        keys = np.arange(case.dims["l"]) + case.arrays["q"].seed - case.arrays["k"].seed
+        group = case.dims["h"] // case.dims["g"]
+        for b, h, i in np.ndindex(*allowed.shape[:3]):
+            if 0 <= keys[i] < case.dims["s"] and allowed[b, h, i, keys[i]]:
+                assert np.abs(out[b, h, i] - arguments["v"][b, h // group, keys[i]].astype(np.float64)).max() < 1e-20
+                chosen += 1
+    assert chosen > 400
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_codes_are_exact_in_every_format(form):
+    line = f"attention {form} b=2 h=2 l=60 d=24 g=2 s=70 e=24 q=signs(5)*150 k=signs(0) v=bits(3)"
+    arguments = parse_case(line).arguments()
+    powers = 1 << np.arange(24)
+    assert np.array_equal((arguments["q"][0, 0] > 0) @ powers, np.arange(5, 65))
+    assert np.array_equal(arguments["v"].astype(np.int64) @ powers, np.arange(3, 3 + 2 * 2 * 70).reshape(2, 2, 70))
+    weights = parse_case(line.replace("bits(3)", "one_hot(0)").replace("e=24", "e=70")).arguments()["v"]
+    assert np.array_equal(weights[1, 1].astype(np.float64), np.eye(70))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words", "message"),
+    [
+        ("previous_key", ("l=17 s=17", "signs"), "query 0 read key 16 where key 0 was meant"),
+        ("keys_of_next_sequence", ("b=3",), "batch 0, head 0, query 0 read batch 2, key 0 where batch 0, key 0 was meant"),
+        ("keys_of_next_head", ("b=3",), "read key/value head 2, key 0 where key/value head 0, key 0 was meant"),
+        ("hidden_keys_are_read", ("causal=True", "one_hot", "s=33"), "query 0: read, though hidden, key 1, 2, 3, 4, ..."),
+        ("sixteenth_key_is_lost", ("s=17", "one_hot"), "query 0: did not read key 16"),
+        ("half_the_weight", ("s=17", "one_hot"), "query 0: its weights add up to 0.5 instead of 1"),
+        ("padding_in_denominator", ("s=47", "ones"), "its weights add up to 0.9"),
+        ("rows_taken_for_contiguous", ("@strided",), "the only NaN among the arguments lies between the rows of q, k, v"),
+        ("nearly_zero_weight_for_hidden_keys", ("garbage",), "only in k, v, where nothing may read, are numbers that large"),
+    ],
+)  # fmt: skip
+def test_a_finding_says_what_was_read(kernel, words, message):
+    assert message in first_finding(kernel, *words).message
+
+
+def test_shrinking_keeps_the_code_and_what_it_says():
+    examiner = examiner_of(VIOLATIONS, "previous_key")
+    finding = first_finding("previous_key", "s=33", "signs", "causal")
+    small = shrink(finding, lambda case: examiner.examine(case).finding, lambda case: True, 300, 20.0)
+    assert {recipe.recipe for recipe in small.case.arrays.values()} <= set(CODED_RECIPES)
+    assert small.case.size < finding.case.size
+    assert "read key" in small.message

@@ -1,0 +1,270 @@
+"""How attest and the usual rules do on the same kernels: writes docs/comparison.md.
+
+    python tests/studies/rules_compared.py
+
+With gpucheck and gpuemu importable (pip install --no-deps --target FOLDER gpucheck gpuemu, and FOLDER on PYTHONPATH),
+their assertions are compared too. The seed is fixed; a run takes about an hour of one core.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from corpus import RIGHT, ROOT, WRONG, Hunter, Kernel, kernels
+from eager import plain, tensor
+from inputs import SETS, Call, calls
+from rules import RULES, Outputs, rejects
+from threadpoolctl import threadpool_limits
+
+from conformance.adequacy import Suspect, suspects
+from conformance.hunt import Effort, Hunt
+from conformance.loading import load
+from conformance.pitfalls import Setting
+from conformance.sandbox import Sandbox
+from oracle import get_method
+from oracle.formats import FORMATS
+
+SEED = 0
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+COMMON_TILE = 64
+
+# A right implementation with every option, whose hunt shows which pitfalls its cases expose.
+CARRIERS = {
+    "attention": "numpy.standard", "attention_with_lse": "numpy.standard_with_lse", "merge_attention_states": "numpy.merge",
+}  # fmt: skip
+
+
+@dataclass
+class Subject:
+    """What is judged: a kernel or a pitfall.
+
+    Attributes:
+        kind: wrong NumPy kernels, wrong PyTorch kernels, pitfalls or right kernels.
+        name, family: as listed.
+        found: names of the rules that reject it, by set of inputs; attest under "attest".
+    """
+
+    kind: str
+    name: str
+    family: str
+    found: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+Run = Callable[[Call], Any]
+
+
+@lru_cache(maxsize=12)  # arrays of long rows are large
+def facts(which: str, method: str, dtype: str, options: tuple[str, ...]) -> list[tuple[Call, list[torch.Tensor], tuple[torch.Tensor, ...]]]:
+    """The calls of a set with their exact outputs and those of the plain implementation."""
+    made = calls(which, method, dtype, options, SEED)
+    return [(call, [torch.from_numpy(exact) for exact in call.exact()], plain(method, call.arguments)) for call in made]
+
+
+def judge_by_rules(subject: Subject, run: Run, method: str, dtype: str, options: tuple[str, ...]) -> None:
+    """Run every call of every set once; an exception is noticed by any test."""
+    for which in SETS:
+        for call, exact, reference in facts(which, method, dtype, options):
+            try:
+                returned = run(call)
+                if returned is None:  # the mistake does not show in such a call
+                    continue
+                returned = returned if isinstance(returned, (tuple, list)) else (returned,)
+                got = [tensor(output) if isinstance(output, np.ndarray) else output.detach() for output in returned]
+            except Exception:  # whatever it is, a test that calls the kernel fails
+                subject.found[which] |= set(RULES)
+                continue
+            outputs = [Outputs(*one, dtype) for one in zip(got, exact, reference, strict=True)]
+            subject.found[which] |= {name for name, rule in RULES.items() if rejects(rule, outputs)}
+
+
+def caller(function: Callable[..., Any], backend: str) -> Run:
+    """Calls a function with fresh arrays of its backend."""
+    make = tensor if backend == "torch" else np.copy
+
+    def run(call: Call) -> Any:
+        arguments = {name: make(value) if isinstance(value, np.ndarray) else value for name, value in call.arguments.items()}
+        required = [arguments.pop(name) for name in call.required]
+        with np.errstate(all="ignore"):
+            return function(*required, **arguments)
+
+    return run
+
+
+def judge_kernel(kernel: Kernel, kind: str, hunter: Hunter) -> Subject:
+    subject = Subject(kind, kernel.name, kernel.entry.get("family", ""))
+    [registration] = load(kernel.target, method=kernel.method, backend=kernel.backend)
+    run = caller(registration.function, kernel.backend)
+    for dtype in kernel.dtypes:
+        judge_by_rules(subject, run, kernel.method, dtype, registration.implementation.options)
+    if hunter.hunt(kernel).verdict == "refuted":
+        subject.found["attest"] = {"attest"}
+    return subject
+
+
+def every_pitfall() -> dict[str, tuple[str, Suspect]]:
+    """Each pitfall once, with the first method that has it; where the tile size matters, with a common one."""
+    found: dict[str, tuple[str, Suspect]] = {}
+    for method in CARRIERS:
+        for suspect in suspects(method):
+            if suspect.tile in (None, COMMON_TILE):
+                found.setdefault(suspect.pitfall.name, (method, suspect))
+    return found
+
+
+def exposed(method: str, dtype: str) -> set[str]:
+    """The pitfalls that the cases of a hunt with the default settings expose."""
+    with Sandbox() as sandbox:
+        [implementation] = sandbox.load(CARRIERS[method])
+        return set(Hunt(implementation, dtype, sandbox, Effort(seed=SEED, diagnose=False)).run().ruled_out)
+
+
+def judge_pitfalls() -> Iterable[Subject]:
+    """Each in the first dtype in which a hunt exposes it, as some are mistakes of one dtype only."""
+    left = every_pitfall()
+    for dtype in DTYPES:
+        ruled_out = {method: exposed(method, dtype) for method in {method for method, _ in left.values()}}
+        for name, (method, suspect) in list(left.items()):
+            if suspect.name in ruled_out[method] or dtype == DTYPES[-1]:
+                del left[name]
+                known = suspect.name in ruled_out[method]
+                yield judge_pitfall(method, suspect, dtype if known else DTYPES[0], known)
+
+
+def judge_pitfall(method: str, suspect: Suspect, dtype: str, known: bool) -> Subject:
+    working = np.dtype(np.float64 if dtype == "float64" else np.float32)
+    tunables = {} if suspect.tile is None else {"block_q": suspect.tile, "block_k": suspect.tile}
+
+    def run(call: Call) -> Any:
+        lifted = {
+            name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype != bool else value
+            for name, value in call.arguments.items()
+        }
+        outputs = suspect.pitfall.run(lifted, Setting(dtype, working, tunables))
+        return None if outputs is None else [outputs[0].astype(FORMATS[dtype].dtype), *outputs[1:]]
+
+    options = () if method == "merge_attention_states" else tuple(get_method(method).keywords)
+    subject = Subject("pitfalls", suspect.name, f"pitfalls: {suspect.pitfall.run.func.__self__.__module__.rpartition('.')[2]}")
+    judge_by_rules(subject, run, method, dtype, options)
+    if known:
+        subject.found["attest"] = {"attest"}
+    return subject
+
+
+def count(subjects: list[Subject], which: str, rule: str) -> int:
+    return sum(rule in subject.found[which] for subject in subjects)
+
+
+def anywhere(subjects: list[Subject], rule: str) -> int:
+    return sum(any(rule in subject.found[which] for which in SETS) for subject in subjects)
+
+
+def summary(subjects: list[Subject]) -> str:
+    """One line a rule: found of all wrong subjects in each set of inputs, and right kernels rejected."""
+    wrong, right = [s for s in subjects if s.kind != "right"], [s for s in subjects if s.kind == "right"]
+    kinds = [kind for kind in ("numpy_wrong", "torch_wrong", "pitfalls") if any(s.kind == kind for s in wrong)]
+    lines = [
+        f"| rule | {' | '.join(SETS)} | any of them | {' | '.join(kinds)} | right kernels rejected |",
+        "|---|" + "---:|" * (len(SETS) + len(kinds) + 2),
+        f"| **attest** | | | | **{count(wrong, 'attest', 'attest')}/{len(wrong)}** | "
+        + " | ".join(f"{count(of_kind(wrong, kind), 'attest', 'attest')}/{len(of_kind(wrong, kind))}" for kind in kinds)
+        + f" | **{count(right, 'attest', 'attest')}/{len(right)}** |",
+    ]
+    for rule in RULES:
+        cells = [f"{count(wrong, which, rule)}/{len(wrong)}" for which in SETS]
+        cells.append(f"{anywhere(wrong, rule)}/{len(wrong)}")
+        cells += [f"{anywhere(of_kind(wrong, kind), rule)}/{len(of_kind(wrong, kind))}" for kind in kinds]
+        lines.append(f"| {rule} | {' | '.join(cells)} | {anywhere(right, rule)}/{len(right)} |")
+    return "\n".join(lines)
+
+
+def of_kind(subjects: list[Subject], kind: str) -> list[Subject]:
+    return [subject for subject in subjects if subject.kind == kind]
+
+
+def families(subjects: list[Subject]) -> str:
+    """One line a family: found in the plain, the options and the long set."""
+    wrong = [subject for subject in subjects if subject.kind != "right"]
+    sizes = Counter(subject.family for subject in wrong)
+    lines = [f"| family | kernels | attest | {' | '.join(RULES)} |", "|---|---:|---:|" + "---|" * len(RULES)]
+    for family in sorted(sizes, key=lambda family: (family.startswith("pitfalls"), -sizes[family], family)):
+        own = [subject for subject in wrong if subject.family == family]
+        cells = [" ".join(str(count(own, which, rule)) for which in SETS) for rule in RULES]
+        lines.append(f"| {family} | {len(own)} | {count(own, 'attest', 'attest')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def named(subjects: list[Subject], rejected: bool) -> list[str]:
+    return [subject.name for subject in subjects if ("attest" in subject.found["attest"]) is rejected]
+
+
+def kept(path: str | None) -> dict[str, Subject]:
+    """Results of an earlier run."""
+    if path is None or not Path(path).exists():
+        return {}
+    read = [Subject(**entry) for entry in json.loads(Path(path).read_text())]
+    return {subject.name: replace(subject, found=defaultdict(set, {k: set(v) for k, v in subject.found.items()})) for subject in read}
+
+
+def keep(path: str | None, subjects: Iterable[Subject]) -> None:
+    if path is not None:
+        data = [{**vars(subject), "found": {key: sorted(rules) for key, rules in subject.found.items()}} for subject in subjects]
+        Path(path).write_text(json.dumps(data))
+
+
+def judge_all(path: str | None, limit: int | None) -> list[Subject]:
+    known = kept(path)
+    with Hunter(Effort(seed=SEED, diagnose=False)) as hunter:
+        for folder in (*WRONG, *RIGHT):
+            for kernel in list(kernels(folder))[:limit]:
+                if kernel.name not in known:
+                    begun = time.monotonic()
+                    known[kernel.name] = judge_kernel(kernel, folder, hunter)
+                    click.echo(f"{kernel.name} {time.monotonic() - begun:.1f} s", err=True)
+                    keep(path, known.values())
+    if limit is None and not of_kind(list(known.values()), "pitfalls"):
+        known |= {subject.name: subject for subject in judge_pitfalls()}
+        keep(path, known.values())
+    return list(known.values())
+
+
+@click.command(help=(__doc__ or "").replace("\n    python", "\n\n\b\n    python"))
+@click.option("--limit", type=int, help="Only so many kernels of each folder and no pitfalls, to try the script.")
+@click.option("--results", metavar="FILE", help="Keep results there, and go on from those of an earlier run.")
+@click.option("--output", default=str(ROOT / "docs" / "comparison.md"), show_default=True)
+def main(limit: int | None, results: str | None, output: str) -> None:
+    torch.set_num_threads(1)
+    with threadpool_limits(limits=1):
+        subjects = judge_all(results, limit)
+    wrong, right = [subject for subject in subjects if subject.kind != "right"], of_kind(subjects, "right")
+    text = PAGE.format(
+        summary=summary(subjects), families=families(subjects),
+        missed=", ".join(named(wrong, rejected=False)) or "none", refused=", ".join(named(right, rejected=True)) or "none",
+    )  # fmt: skip
+    Path(output).write_text(text, encoding="utf-8")
+
+
+PAGE = """\
+# attest and the usual rules on the same kernels
+
+{summary}
+
+Missed by attest: {missed}. Right kernels refuted by attest: {refused}.
+
+## By family
+
+{families}
+"""
+
+
+if __name__ == "__main__":
+    main()
