@@ -113,6 +113,11 @@ class Examiner:
             self._alone[key] = self.run_afresh(case)
         return self._alone[key]
 
+    def forget(self) -> None:
+        """Examine afresh from now on, in a new worker without history."""
+        self._known.clear()
+        self.sandbox.restart()
+
     def soak(self, case: Case) -> Judgement:
         """Many identical calls: what shows in one of a hundred, or after a hundred."""
         until = time.monotonic() + SOAK_SECONDS

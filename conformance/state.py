@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SharedState"]
+__all__ = ["OWN_PACKAGES", "SharedState"]
 
 SMALLEST, NEARLY_NOTHING = 5e-324, 2.0**-60
 FE_DFL_ENV = -1  # <fenv.h>, the same on every platform that glibc and Apple's library serve
@@ -102,10 +102,16 @@ class SharedState:
         self._left = left
         return changes
 
-    def replaced_functions(self) -> list[str]:
-        """Functions of shared modules that are not what they were, a phrase each; they are set back."""
+    def replaced_functions(self, packages: tuple[str, ...] = ()) -> list[str]:
+        """Functions of shared modules that are not what they were, a phrase each; they are set back.
+
+        Args:
+            packages: to look in; all that are watched by default.
+        """
         changes = []
         for place, (owner, functions) in self._functions.items():
+            if packages and place.partition(".")[0] not in packages:
+                continue
             now = vars(owner)
             for name, function in functions.items():
                 if now.get(name) is not function:

@@ -27,7 +27,7 @@ from conformance.backends import NumpyArrays, TorchArrays, arrays_of, overlap
 from conformance.errors import UsageError
 from conformance.loading import discover, load
 from conformance.registry import Registration
-from conformance.state import SharedState
+from conformance.state import OWN_PACKAGES, SharedState
 
 __all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
 
@@ -116,6 +116,8 @@ class Worker:
         except self._caught as error:
             exception = _described(error)
             raise UsageError(f"{request['target']} cannot be loaded: {exception['exception']}: {exception['message']}") from None
+        if replaced := self.state.replaced_functions(OWN_PACKAGES):
+            raise UsageError(f"{request['target']} replaces {', '.join(replaced)} when it is loaded, but should leave attest alone")
         self.registration = found[-1]
         self.arrays = arrays_of(self.registration.implementation.backend, request.get("device") or "cpu")
         if self.folder is not None:

