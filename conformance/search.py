@@ -27,7 +27,7 @@ from conformance.invariants.drawing import invariant_cases
 from conformance.judge import Judgement
 from conformance.probes import probe_cases
 
-__all__ = ["Effort", "Search"]
+__all__ = ["LEAST_SHARE", "Effort", "Search"]
 
 # So many cases give every mistake that can apply to an implementation an occasion to do so.
 ENOUGH_OCCASIONS = 150

@@ -27,6 +27,16 @@ def right(q, k, v, *, causal=False, scale=None):
     return (weights @ v) / np.where(total == 0, 1, total)
 
 
+def weights_in_half(q, k, v, *, scale=None):
+    width, group = q.shape[-1], q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    logits = (q @ k.swapaxes(-1, -2)) * np.float32(width**-0.5 if scale is None else scale)
+    largest = logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    weights = np.exp(logits - np.where(np.isfinite(largest), largest, 0)).astype(np.float16).astype(np.float32)
+    total = weights.sum(axis=-1, keepdims=True)
+    return (weights @ v) / np.where(total == 0, 1, total)
+
+
 def top_left(q, k, v, *, causal=False, scale=None):
     if causal and k.shape[2] > q.shape[2]:
         k, v = k[:, :, : q.shape[2]], v[:, :, : q.shape[2]]

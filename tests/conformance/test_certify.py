@@ -111,7 +111,25 @@ def test_without_isolation_a_kernel_runs_in_this_process():
 def test_inference_reports_the_tightest_contract_that_holds():
     certificate = verdict_of("right", contract="infer", effort=Effort(examples=150))
     assert certificate.result.contract.name == "float32"
-    assert certificate.inferred[-1]["verdict"] == "certified"
+    assert [(tried["contract"], tried["verdict"]) for tried in certificate.inferred][0] == ("float32", "meets")
+    assert {tried["contract"] for tried in certificate.inferred} >= {"float32", "tf32", "float32-bfloat16-weights"}
+    assert all(0 < tried["worst_ratio"] < 1 for tried in certificate.inferred)
+
+
+def test_inference_shows_the_case_on_which_the_next_tighter_contract_fails():
+    certificate = verdict_of("weights_in_half", contract="infer", effort=Effort(examples=150))
+    assert certificate.result.contract.name == "float32-float16-weights"
+    tighter = {tried["contract"]: tried for tried in certificate.inferred}["float32"]
+    assert tighter["verdict"] == "refuted"
+    assert float(tighter["worst_ratio"]) > 1
+    assert tighter["case"].startswith("attention float32")
+
+
+def test_a_mistake_that_no_contract_covers_is_refuted_under_the_one_of_the_dtype():
+    certificate = verdict_of("top_left", contract="infer")
+    assert certificate.verdict == "refuted"
+    assert certificate.result.contract.name == "float32"
+    assert {tried["verdict"] for tried in certificate.inferred} == {"refuted"}
 
 
 def test_too_few_cases_are_inconclusive_rather_than_certified():
