@@ -92,7 +92,12 @@ def list_command(as_json: bool) -> None:
 @click.option("--budget", type=float, default=120.0, show_default=True, metavar="SECONDS", help="Time limit for each target and dtype.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same hunt.")
 @click.option(
-    "--database", default=".attest", show_default=True, envvar="ATTEST_DATABASE", show_envvar=True, metavar="DIR|none",
+    "--database",
+    default=".attest",
+    show_default=True,
+    envvar="ATTEST_DATABASE",
+    show_envvar=True,
+    metavar="DIR|none",
     help="Where failing cases are kept, to come first next time.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")

@@ -26,6 +26,9 @@ from oracle.readings.contract import PrecisionContract
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 
 
+# Cases that are looked at for one with several of everything.
+OPENINGS = 100
+
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
 
@@ -101,7 +104,7 @@ class Hunt:
 
     def _run(self) -> HuntResult:
         started = time.monotonic()
-        found = self.search.run(self._look) or self._soak()
+        found = self._opening() or self.search.run(self._look) or self._soak()
         if found is not None:
             seconds_to_finding = time.monotonic() - started
             result = self._refuted(found)
@@ -135,6 +138,18 @@ class Hunt:
             if looked_at == NAN_CASES:
                 break
         return True if looked_at else None
+
+    def _opening(self) -> Judgement | None:
+        """The plainest call as the first of its process: an empty case, or a warm-up, would hide what goes wrong there."""
+        rng = Random(f"{self.effort.seed} opening")
+        for _ in range(OPENINGS):
+            case = random_case(rng, self.implementation, self.dtype, self.search.random_stages[0]).plain()
+            required = {spec.name: case.arrays[spec.name] for spec in case.specification.signature.required}
+            case = replace(case, arrays=required, options={})
+            if min(case.dims.values()) > 1 and self.implementation.admits(case.facts()):
+                judgement = self.examiner.examine(case)
+                return judgement if judgement.finding is not None else None
+        return None
 
     def _soak(self) -> Judgement | None:
         """The largest of the small cases over and over; what it finds, if anything."""

@@ -93,4 +93,3 @@ def _compared(case: Case, invariant: Invariant, own: Outputs, predicted: Outputs
             finding = replace(found, kind="invariant", message=message)
         worst = max(worst, largest)
     return Judgement(case, finding, worst)
-
