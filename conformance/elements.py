@@ -36,7 +36,7 @@ class _Output:
 
     def covered(self, rule: str) -> np.ndarray:
         """Elements that a statement is true of."""
-        return np.broadcast_to(self.rules.get(rule, np.False_), self.right.shape)
+        return np.broadcast_to(self.rules.get(rule, np.array(False)), self.right.shape)
 
 
 def wrong_elements(failing: Sequence[Judgement], meaning: Mapping[str, str]) -> str:
@@ -65,7 +65,7 @@ def _outputs(judgement: Judgement, meaning: Mapping[str, str]) -> Iterator[_Outp
     specs, rows = case.specification.signature.outputs, _rows(case, meaning)
     for spec, got, want in zip(specs, judgement.outputs, judgement.wanted, strict=True):
         right = compare(got, want)[1]
-        rules: dict[str, np.ndarray] = {f"elements of {spec.name}": np.ones((), dtype=bool)} if len(specs) > 1 else {}
+        rules: dict[str, np.ndarray] = {f"elements of {spec.name}": np.array(True)} if len(specs) > 1 else {}
         for axis, letter in enumerate(spec.dims):
             if letter in AXES:
                 along = [-1 if other == axis else 1 for other in range(right.ndim)]

@@ -21,7 +21,7 @@ from conformance.cases.case import Case
 from conformance.cases.shapes import WIDTH_LETTERS
 from conformance.judge import Judgement, compare
 from conformance.pitfalls import Setting
-from conformance.pitfalls.combined import together
+from conformance.pitfalls.combined import always, together
 from conformance.registry import CALLING_CONVENTIONS, Implementation, conventions_of
 from conformance.trigger import Trigger
 from oracle import get_method
@@ -40,6 +40,9 @@ FAILING, PASSING = 40, 40
 # An explanation reproduces the shrunk case and every failing one. Where none does, because a computation that overflows
 # comes out differently or because there is another mistake, one is named that reproduces a smaller share.
 EVERY, NEARLY_ALL, SHARE = 1.0, 0.9, 0.5
+
+# Failing cases that one mistake leaves to another: a single one may be an accident of rounding.
+MISSED = 2
 
 # Cases of either kind on which another way of calling must work, and how many of them must tell the axes apart.
 TRIED, ENOUGH = 8, 3
@@ -113,9 +116,9 @@ def explain(evidence: Evidence, call: Call, trigger: Trigger | None, seconds: fl
         evidence: what there is to explain.
         call: judges a case of the implementation, declared otherwise.
         trigger: when the failure happens, as far as that is known.
-        seconds: limit of looking for pairs of explanations.
+        seconds: of the judge's own time at most that looking for pairs may take.
     """
-    until = time.monotonic() + seconds
+    until = time.process_time() + seconds
     failing = [judgement for judgement in evidence.failing if judgement.finding is not None and judgement.finding.kind in MISCALLED]
     evidence = replace(evidence, failing=failing[:FAILING], passing=evidence.passing[:PASSING])
     declared: list[tuple[Claim, ...]] = [(claim,) for claim in _calling(evidence, call)] if failing else []
@@ -276,7 +279,7 @@ def _rejudged(evidence: Evidence, meaning: dict[str, str]) -> Evidence | None:
 
 def _tried(evidence: Evidence) -> list[Suspect]:
     """Mistakes in all their variants, with the tiles of the case where the implementation takes any."""
-    known = suspects(evidence.implementation.method)
+    known = [replace(suspect, pitfall=always(suspect.pitfall)) for suspect in suspects(evidence.implementation.method)]
     tiled = dict.fromkeys(suspect.pitfall for suspect in known if suspect.tile is not None)
     own = [Suspect(pitfall) for pitfall in tiled] if evidence.implementation.tunables else []
     return [*own, *known, *(Suspect(pitfall, tile) for pitfall in tiled for tile in MORE_TILES)]
@@ -347,7 +350,7 @@ def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
 def _declared_pairs(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim, ...]]:
     """Two conventions that may be declared, a way of calling first."""
     for claim, variant in _ways_of_calling(evidence.implementation):
-        if time.monotonic() < until:
+        if time.process_time() < until:
             yield from ((claim, second) for second in _meanings_when_called(evidence, variant, call))
     for claim, called in _all_called(evidence, call, until):
         yield from ((claim, second) for second in _calling(called, call))
@@ -381,13 +384,13 @@ def _pairs(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim
 
 def _all_called(evidence: Evidence, call: Call, until: float) -> Iterator[tuple[Claim, Evidence]]:
     for claim, variant in _ways_of_calling(evidence.implementation):
-        if time.monotonic() < until and (called := _called(evidence, variant, call)) is not None:
+        if time.process_time() < until and (called := _called(evidence, variant, call)) is not None:
             yield claim, called
 
 
 def _all_rejudged(evidence: Evidence, until: float) -> Iterator[tuple[Claim, Evidence]]:
     for claim, meaning in _other_meanings(evidence):
-        if time.monotonic() < until and (rejudged := _rejudged(evidence, meaning)) is not None:
+        if time.process_time() < until and (rejudged := _rejudged(evidence, meaning)) is not None:
             yield claim, rejudged
 
 
@@ -395,19 +398,18 @@ def _two_pitfalls(evidence: Evidence, until: float) -> Iterator[tuple[Claim, ...
     possible = [
         suspect for suspect in _tried(evidence) if not any(_contradicts(suspect, evidence, judgement) for judgement in evidence.passing)
     ]
-    for first in possible:
-        # The shrunk case needs one mistake only, or it were smaller still.
-        if not _as_wrong(first, evidence, evidence.failing[0]):
-            continue
-        missed = next((judgement for judgement in evidence.failing if not _as_wrong(first, evidence, judgement)), None)
-        for second in possible:
-            if missed is None or time.monotonic() > until:
+    # The shrunk case needs one mistake only, or it were smaller still.
+    firsts = [suspect for suspect in possible if _as_wrong(suspect, evidence, evidence.failing[0])]
+    missing = [[judgement for judgement in evidence.failing if not _as_wrong(first, evidence, judgement)] for first in firsts]
+    for first, missed in sorted(zip(firsts, missing, strict=True), key=lambda pair: len(pair[1])):
+        for second in possible if len(missed) >= MISSED else ():
+            if time.process_time() > until:
                 return
             both = together(first.pitfall, second.pitfall)
             if both is None or (None not in (first.tile, second.tile) and first.tile != second.tile):
                 continue
             suspect = Suspect(both, first.tile or second.tile)
-            if _as_wrong(suspect, evidence, missed) and _reproduces(suspect, evidence, EVERY):
+            if _as_wrong(suspect, evidence, missed[0]) and _reproduces(suspect, evidence, EVERY):
                 yield Claim(first.pitfall.name), Claim(second.pitfall.name)
 
 

@@ -69,7 +69,7 @@ class Limits:
 
     probes: int = 128
     failures: int = 128
-    seconds: float = 5.0
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,16 @@ def find_trigger(
     search = _Search(shrunk, implementation, examine, valid, limits)
     for judgement in seen:
         search.learn(judgement)
-    search.probe(neighbours(shrunk.case, implementation), limits.probes - ROUNDS * TESTS)
-    for _ in range(ROUNDS):
-        chosen = search.fit()
-        if not chosen or not search.probe(search.tests(chosen), TESTS):
-            break
-    return search.trigger(search.fit())
+    near = search.probe(neighbours(shrunk.case, implementation), limits.probes - ROUNDS * TESTS)
+    trigger = search.conclude()
+    if trigger is not None and (trigger.atoms or not trigger.passed or trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)):
+        return trigger
+    # Other mistakes may blur the picture further off.
+    closer = _Search(shrunk, implementation, examine, valid, limits)
+    for judgement in near:
+        closer.learn(judgement)
+    found = closer.conclude()
+    return trigger if found is None or not found.atoms else replace(found, text=f"near this case {found.text}", condition="")
 
 
 class _Search:
@@ -168,16 +172,24 @@ class _Search:
         """Whether a case passes because it holds nothing, unlike the shrunk one."""
         return 0 in case.dims.values() and 0 not in self.shrunk.case.dims.values()
 
-    def probe(self, cases: Iterable[Case], count: int) -> int:
-        """Examine cases that were not tried yet, as many as the limits leave; returns how many it were."""
-        probed = 0
+    def probe(self, cases: Iterable[Case], count: int) -> list[Judgement]:
+        """Examine cases that were not tried yet, as many as the limits leave."""
+        probed: list[Judgement] = []
         for case in cases:
-            if probed == count or self.failures >= self.limits.failures or time.monotonic() > self.until:
+            if len(probed) == count or self.failures >= self.limits.failures or time.monotonic() > self.until:
                 break
             if self._untried(case):
-                probed += 1
-                self.failures += self.learn(self.examine(case)) is not False
+                probed.append(self.examine(case))
+                self.failures += self.learn(probed[-1]) is not False
         return probed
+
+    def conclude(self) -> Trigger | None:
+        """Put the best condition to the test until it holds, and say it."""
+        for _ in range(ROUNDS):
+            chosen = self.fit()
+            if not chosen or not self.probe(self.tests(chosen), TESTS):
+                break
+        return self.trigger(self.fit())
 
     def _untried(self, case: Case) -> bool:
         return str(case) not in self.tried and consistent(case) and self.valid(case)

@@ -1,9 +1,10 @@
-"""Two mistakes at once: their steps in one class, where they override different ones."""
+"""Mistakes put together: two at once, and one without its own judgement of which calls bring it out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,20 @@ from conformance.pitfalls.dense import Steps
 from conformance.pitfalls.merging import Merge
 from oracle import METHODS
 
-__all__ = ["together"]
+__all__ = ["always", "together"]
 
 # What tells of a mistake, rather than makes it.
 TOLD = {"name", "explanation", "citation", "needs", "occasional", "methods", "variants", "facts", "applies"}
+
+
+@cache
+def always(pitfall: Pitfall) -> Pitfall:
+    """A pitfall that returns what it computes even where that is hardly wrong; see `Steps.occasional`."""
+    steps = Steps.declared.get((pitfall.methods[0], pitfall.name))
+    if steps is None or not steps.occasional:
+        return pitfall
+    unasked: type[Steps] = type(steps.__name__, (steps,), {"occasional": False})
+    return replace(pitfall, run=partial(unasked.run, len(METHODS[pitfall.methods[0]].signature.outputs)))
 
 
 @cache
@@ -26,18 +37,16 @@ def together(one: Pitfall, other: Pitfall) -> Pitfall | None:
     first, second = (Steps.declared.get((method, pitfall.name)) for pitfall in (one, other))
     if first is None or second is None or _overridden(first) & _overridden(second):
         return None
-    both = _combined(first, second)
+    both, count = _combined(first, second), len(METHODS[method].signature.outputs)
     if both is None:
         return None
+    makers = {(True, True): both, (True, False): first, (False, True): second}
 
     def run(arguments: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:
         with np.errstate(all="ignore"):
-            applicable = [pitfall for pitfall, steps in ((one, first), (other, second)) if steps(arguments, setting).applies()]
-            if len(applicable) < 2:
-                return applicable[0].run(arguments, setting) if applicable else None
-            return both(arguments, setting).outputs()[:count]
+            steps = makers.get((first(arguments, setting).applies(), second(arguments, setting).applies()))
+            return None if steps is None else steps(arguments, setting).outputs()[:count]
 
-    count = len(METHODS[method].signature.outputs)
     return Pitfall(f"{one.name} together with {other.name}", (method,), f"{one.explanation} {other.explanation}", one.citation, run)
 
 
