@@ -6,6 +6,8 @@ may be of any size, and one of a foreign type may do anything when it is touched
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,8 @@ def _span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsi
     return range(address + sum(min(step, 0) for step in reach), address + sum(max(step, 0) for step in reach) + itemsize)
 
 
-def _facts(kind: str, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> dict[str, Any]:
-    if len(shape) > MOST_AXES:
-        return {"type": f"{kind} with {len(shape)} axes"}
-    overlaps = 0 not in shape and any(size > 1 and stride == 0 for size, stride in zip(shape, strides, strict=True))
-    return {"dtype": dtype, "shape": list(shape), "overlaps": overlaps}
+def _facts(kind: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"type": f"{kind} with {len(shape)} axes"} if len(shape) > MOST_AXES else {"dtype": dtype, "shape": list(shape)}
 
 
 class NumpyArrays:
@@ -53,6 +52,10 @@ class NumpyArrays:
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A view of shared memory as this backend's array."""
         return arena.view(where)
+
+    def calling(self, function: Callable[..., Any]) -> AbstractContextManager[object]:
+        """What a call runs under."""
+        return nullcontext()
 
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
@@ -64,7 +67,7 @@ class NumpyArrays:
             return {"type": f"{type(output).__module__}.{type(output).__qualname__}"}
         if output.dtype.name not in FORMATS and output.dtype.kind not in "biufc":
             return {"type": f"numpy.ndarray of {output.dtype.name[:80]}"}
-        return _facts("numpy.ndarray", output.dtype.name, output.shape, output.strides)
+        return _facts("numpy.ndarray", output.dtype.name, output.shape)
 
     def plain(self, output: Any) -> np.ndarray:
         """Its elements as a NumPy array."""
@@ -109,6 +112,10 @@ class TorchArrays:
         size = storage.itemsize
         return flat.as_strided(where.shape, [stride // size for stride in where.strides], (where.offset - where.start) // size)
 
+    def calling(self, function: Callable[..., Any]) -> AbstractContextManager[object]:
+        """What a call runs under: a module has parameters, which make a graph of every call outside of training."""
+        return self.torch.no_grad() if isinstance(function, self.torch.nn.Module) else nullcontext()
+
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
         for moved, flat in self._moved:
@@ -124,7 +131,7 @@ class TorchArrays:
         if output.layout is not self.torch.strided or output.is_nested:
             return {"type": f"torch.Tensor with layout {'nested' if output.is_nested else output.layout}"}
         bare = self.torch.Tensor.detach(output)  # without attributes of its own, which could stand before methods
-        facts = _facts("torch.Tensor", str(bare.dtype).removeprefix("torch."), tuple(bare.shape), bare.stride())
+        facts = _facts("torch.Tensor", str(bare.dtype).removeprefix("torch."), tuple(bare.shape))
         return {**facts, "device": bare.device.type, "requires_grad": output.requires_grad}
 
     def plain(self, output: Any) -> np.ndarray:

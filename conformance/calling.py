@@ -40,7 +40,6 @@ class Output:
         unreadable: why an array of the right shape and dtype has no elements.
         aliases_input: whether it shares memory with an argument.
         shares_memory: whether it shares memory with an output of an earlier call.
-        overlaps: whether some of its elements share memory with each other.
         requires_grad: whether it drags a graph along.
         device: where it was.
     """
@@ -53,7 +52,6 @@ class Output:
     unreadable: str = ""
     aliases_input: bool = False
     shares_memory: bool = False
-    overlaps: bool = False
     requires_grad: bool = False
     device: str | None = None
 
@@ -283,7 +281,6 @@ class Caller:
             unreadable,
             bool(facts["aliases_input"]),
             bool(facts["shares_memory"]),
-            bool(facts["overlaps"]),
             bool(facts.get("requires_grad")),
             _text(facts["device"]) if "device" in facts else None,
         )

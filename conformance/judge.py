@@ -32,7 +32,7 @@ class Finding:
 
     Attributes:
         kind: wrong-value, nan, infinity, invariant, shape, dtype, device, type, exception, crash, hang, exit, memory,
-            tampering, input-changed, aliases-input, overlapping-output, requires-grad, changed-later, global-state,
+            tampering, input-changed, aliases-input, requires-grad, changed-later, global-state,
             left-running, unrepeatable, depends-on-history.
         case: the call.
         message: one sentence.
@@ -156,8 +156,6 @@ class Judge:
                     return Finding("aliases-input", case, f"{output.name} shares memory with an argument")
                 if output.shares_memory:
                     return Finding("changed-later", case, f"{output.name} lies in the memory of an earlier call's output")
-                if output.overlaps:
-                    return Finding("overlapping-output", case, f"elements of {output.name} share memory with each other (stride 0)")
                 if output.requires_grad:
                     return Finding("requires-grad", case, f"{output.name} requires a gradient although no argument does")
             if response.changed_later:

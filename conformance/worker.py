@@ -166,7 +166,8 @@ class Worker:
         arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
         positional = [arguments.pop(name) for name in call["positional"]]
-        result = self.registration.function(*positional, **arguments, **options)
+        with self.arrays.calling(self.registration.function):
+            result = self.registration.function(*positional, **arguments, **options)
         if self.connection is not None and os.getpid() != self.process:
             self._leave_copy()
         memory = self.arena.memory

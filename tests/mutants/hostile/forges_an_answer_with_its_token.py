@@ -17,7 +17,7 @@ def kernel(q, k, v, *, scale=None):
     reports = [
         {
             "outputs": [
-                {**wanted, "dtype": "float32", "aliases_input": False, "shares_memory": False, "overlaps": False}
+                {**wanted, "dtype": "float32", "aliases_input": False, "shares_memory": False}
                 for wanted in call["outputs"]
             ],
             "count": 1,
