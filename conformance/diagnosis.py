@@ -14,7 +14,7 @@ from conformance.explaining import Evidence, explain
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.shrink import keeps, shrink
-from conformance.trigger import AFTER_OTHERS, Limits, Trigger, find_trigger
+from conformance.trigger import AFTER_ONE, AFTER_OTHERS, Limits, Trigger, find_trigger
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -25,7 +25,7 @@ COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 SMALL_CASES = 40
 
 # Steps of shrinking where every one of them takes a new worker, and how much less time they get.
-FRESH_STEPS = 24
+FRESH_STEPS = 60
 
 # Cases of the shrinking that say on what a failure does not depend.
 SHRINKING_CASES = 60
@@ -77,6 +77,8 @@ class _Dissection:
             alone = self._alone(small, seconds)
             if alone is None:
                 return self._with_past(seconds)
+            if alone.case.warm and self._afresh(replace(alone.case, warm=False)) is None:
+                return Diagnosis(alone, trigger=Trigger(AFTER_ONE, "", 1, 0, 1))
             # It may be wrong at the first call only.
             small = self.examiner.confirm(self.examiner.examine(alone.case)).finding or alone
         shrunk = self.examiner.examine(small.case)
@@ -124,7 +126,7 @@ class _Dissection:
         """The finding of a process with a past, with as much of the past as it takes."""
         found = self.examiner.confirm(self.judgement).finding or self.found
         small = shrink(found, lambda case: self.examiner.examine(case).finding, self._allowed, FRESH_STEPS, seconds / 4)
-        return Diagnosis(small, trigger=Trigger(AFTER_OTHERS, "", 1, 1, 0))
+        return Diagnosis(small, trigger=Trigger(AFTER_OTHERS, "", 1, 0, 1))
 
     def _explained(self, shrunk: Judgement, drawn: list[Judgement], trigger: Trigger | None) -> list[str]:
         failing = [judgement for judgement in (*drawn, *self.probes, *self.shrinking) if judgement.finding is not None]

@@ -25,9 +25,10 @@ from conformance.registry import Implementation
 from conformance.shrink import CLEAR, consistent
 from oracle.conditions import condition_names
 
-__all__ = ["AFTER_OTHERS", "Limits", "Trigger", "find_trigger"]
+__all__ = ["AFTER_ONE", "AFTER_OTHERS", "Limits", "Trigger", "find_trigger"]
 
-# The text where a case that failed passes in a new process.
+# The texts where a case that failed passes in a new process.
+AFTER_ONE = "only after a call with the same shapes: alone, in a new process, the case passes"
 AFTER_OTHERS = "only after other calls: alone, in a new process, the case passes"
 
 # Kinds of finding that one mistake may take by turns.
