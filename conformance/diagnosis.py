@@ -78,6 +78,7 @@ class _Dissection:
             if alone is None:
                 return self._with_past(seconds)
             if alone.case.warm and self._afresh(replace(alone.case, warm=False)) is None:
+                alone = shrink(alone, self._afresh, self._allowed, FRESH_STEPS, seconds / 4)
                 return Diagnosis(alone, trigger=Trigger(AFTER_ONE, "", 1, 0, 1))
             # It may be wrong at the first call only.
             small = self.examiner.confirm(self.examiner.examine(alone.case)).finding or alone
