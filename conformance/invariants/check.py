@@ -62,7 +62,11 @@ def judge_by_invariant(examiner: Examiner, case: Case) -> Judgement:
             which = f"call {index + 1} of {len(plan.calls) + 1} of the invariant {invariant.name}"
             return Judgement(case, replace(response, case=case, message=f"{response.message} [{which}]"))
         answers.append(_bounded(own, response, implementation, contract))
-    return _compared(case, invariant, answers[0], plan.predict(answers))
+    predicted = plan.predict(answers)
+    judgement = _compared(case, invariant, answers[0], predicted)
+    if judgement.finding is None and implementation.meaning.get("empty_row") != "nan":
+        judgement = replace(judgement, finding=_not_finite(case, invariant, answers[0], predicted))
+    return judgement
 
 
 def _bounded(call: Call, response: Response, implementation: Implementation, contract: PrecisionContract) -> Outputs:
@@ -93,3 +97,15 @@ def _compared(case: Case, invariant: Invariant, own: Outputs, predicted: Outputs
             finding = replace(found, kind="invariant", message=message)
         worst = max(worst, largest)
     return Judgement(case, finding, worst)
+
+
+def _not_finite(case: Case, invariant: Invariant, own: Outputs, predicted: Outputs) -> Finding | None:
+    """NaN or infinity, which calls may agree on, although the arguments are finite and something is claimed."""
+    for spec, got, other in zip(case.specification.signature.outputs, own, predicted, strict=True):
+        empty = (got.value == -np.inf) & (spec.kind == "statistic")  # the logsumexp of a row without keys
+        wrong = ~np.isfinite(got.value) & ~empty & (got.budget + other.budget < np.inf)
+        if wrong.any():
+            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+            where, value = f"{spec.name}[{', '.join(map(str, index))}]", float(got.value[index])
+            return Finding("invariant", case, f"{invariant.name}: the arguments are finite, but {where} is {value}", where, value)
+    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from math import isqrt
+from math import isqrt, prod
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -36,10 +36,9 @@ ATTEMPTS = 8
 # Lq * Lk of a hunt's longest call, for each of its examples.
 ELEMENTS_PER_EXAMPLE = 1000
 
-# Lengths beyond 16 bits, where positions and offsets in narrow integers wrap, after one that shows how long they take.
-FAR_LENGTHS = (2049, 70_001)
-SQUARE_LENGTHS = (513, 16_384)
-FEW = 3
+# A length beyond 16 bits, where positions and offsets in narrow integers wrap, after one that shows how long it will take.
+FEW, NEAR, FAR = 3, 2049, 70_001
+SHORT_SQUARE, LONGEST_SQUARE = 513, 16_384
 
 # A long call may take this share of a hunt's time, judging by the shorter one.
 LONGEST_SHARE = 0.01
@@ -95,19 +94,17 @@ def _fits(case: Case, examiner: Examiner) -> bool:
 
 def _long_cases(examiner: Examiner, elements: int, seconds: float) -> Iterator[Case]:
     """Few queries on many keys, many queries on few keys, and as many of both as the effort allows."""
-    whole = min(isqrt(elements), SQUARE_LENGTHS[1])
-    for lengths, names in (
-        ([(FEW, far) for far in FAR_LENGTHS], ("selection",)),
-        ([(far, FEW) for far in FAR_LENGTHS], ("rows-alone",)),
-        ([(SQUARE_LENGTHS[0],) * 2, (whole, whole)], ("selection", "rows-alone")),
+    side = min(isqrt(elements), LONGEST_SQUARE)
+    for shorter, longer, names in (
+        ((FEW, NEAR), (FEW, FAR), ("selection",)),
+        ((NEAR, FEW), (FAR, FEW), ("rows-alone",)),
+        ((SHORT_SQUARE, SHORT_SQUARE), (side, side), ("selection", "rows-alone")),
     ):
-        shorter, longer = lengths
-        if longer[0] * longer[1] > elements or longer <= shorter:
+        if prod(longer) > elements or longer <= shorter:
             continue
-        growth = longer[0] * longer[1] / (shorter[0] * shorter[1])
         started = time.perf_counter()
         yield from _at(shorter, names[:1], examiner)
-        if (time.perf_counter() - started) * growth <= seconds:
+        if (time.perf_counter() - started) * prod(longer) / prod(shorter) <= seconds:
             yield from _at(longer, names, examiner)
 
 

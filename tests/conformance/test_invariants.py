@@ -31,6 +31,7 @@ METHODS_OF = {
     "attention_with_lse": ("right_with_lse", "lse_in_base_two"),
 }
 
+PLAIN = "attention float32 b=1 h=1 l=2 d=2 g=1 s=2 e=2 q=normal(0) k=normal(0) v=normal(0)"
 VIOLATIONS = [
     ("selection", "next_key_of_long_rows"),
     ("mean", "padding_in_denominator"),
@@ -131,6 +132,12 @@ def test_lengths_beyond_the_oracle_are_judged():
     assert findings_of(examiner_of("right")) == []
 
 
+def test_calls_that_agree_on_nan_are_a_finding():
+    case = parse_case(PLAIN.replace("s=2", "s=9") + " invariant=key-permutation")
+    finding = examiner_of("nan_for_many_keys").examine(case).finding
+    assert finding.message == "key-permutation: the arguments are finite, but out[0, 0, 0, 0] is nan"
+
+
 def test_a_selection_names_the_key_that_was_read():
     finding = findings_of(examiner_of("next_key_of_long_rows"), "selection")[0]
     assert "read key" in finding.message
@@ -154,9 +161,6 @@ def test_shrinking_keeps_the_invariant():
     small = shrink(finding, lambda case: examiner.examine(case).finding, lambda case: True, 400, 20.0).case
     assert small.invariant == "row-independence"
     assert small.size < 9 < finding.case.size
-
-
-PLAIN = "attention float32 b=1 h=1 l=2 d=2 g=1 s=2 e=2 q=normal(0) k=normal(0) v=normal(0)"
 
 
 def test_a_case_that_names_no_known_invariant_is_none():
