@@ -49,9 +49,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("small", 0.50, 20, 20_000),
+    Stage("small", 0.44, 20, 20_000),
     Stage("tiles", 0.34, 300, 70_000),
-    Stage("long", 0.06, 5000, 300_000),
+    Stage("long", 0.12, 5000, 150_000),
 )
 
 
@@ -64,12 +64,12 @@ def stages(dtype: str) -> tuple[Stage, ...]:
 
 def _length(choose: Choose, stage: Stage, tile: int) -> int:
     if stage.longest <= 20:
-        return choose((*range(13), 15, 16, 17))
-    kinds = ("edge", "special", "any", "small", "edge")
-    kind = choose((*kinds, "edge") if stage.longest <= 300 else (*kinds, "long", "long", "long", "long"))
+        return choose((*range(13), 15, 16, 16, 17))
+    kinds = ("edge", "special", "any", "small")
+    kind = choose((*kinds, "edge", "edge") if stage.longest <= 300 else (*kinds, *("long",) * 8))
     if kind == "edge":
         most = max(1, min(4, stage.longest // tile))
-        return min(max(tile * choose(range(1, most + 1)) + choose((0, 1, -1)), 0), stage.longest)
+        return min(max(tile * choose(range(1, most + 1)) + choose((0, 0, 1, -1)), 0), stage.longest)
     if kind == "special":
         return choose([length for length in SPECIAL_LENGTHS if length <= stage.longest])
     if kind == "long":
@@ -82,25 +82,26 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     letters, small = method.signature.dims, stage.longest <= 20
     sizes = _lengths(choose, letters, stage, tile)
     room = max(1, stage.elements // prod(max(size, 1) for size in sizes.values()))
+    if BATCHES in letters:
+        sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2, 3, 2) if batch <= room] + [0] * small)
+        room //= max(sizes[BATCHES], 1)
     if KV_HEADS in letters:
         group = choose([group for group in GROUPS if group <= room])
-        sizes[KV_HEADS] = choose([heads for heads in (1, 2, 3, 4) if heads * group <= max(room, group)])
+        sizes[KV_HEADS] = choose([heads for heads in (1, 2, 3, 4) if heads * group <= room])
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
         sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
-    if BATCHES in letters:
-        room //= sizes.get(QUERY_HEADS, 1)
-        sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2) if batch <= max(room, 1)] + [0] * small)
     # A mask of lower rank shows which axes an implementation takes it for only where two of them have one size.
     same = choose((None,) * 3 + ("l", "h"))
     if sizes.get(BATCHES, 0) > 1 and same == "l" and QUERY_LENGTHS in sizes and small:
         sizes[QUERY_LENGTHS] = sizes[BATCHES]
     elif sizes.get(BATCHES, 0) > 1 and same == "h" and KV_HEADS in sizes:
         sizes[QUERY_HEADS] = sizes[KV_HEADS] = sizes[BATCHES]
-    widths = [width for width in WIDTHS if not small or width <= 33]
-    for letter in letters:
-        if letter not in sizes:
-            sizes[letter] = choose(widths if letter in WIDTH_LETTERS else range(1, 7))
+    sizes |= {letter: choose(range(1, 7)) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
+    rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
+    # What an array costs to make must not exceed what the oracle costs.
+    widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)]
+    sizes |= {letter: choose(widths) for letter in letters if letter in WIDTH_LETTERS}
     if {"d", "e"} <= set(letters) and choose((True, False)):
         sizes["e"] = sizes["d"]
     return {letter: sizes[letter] for letter in letters}
@@ -121,6 +122,8 @@ def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) 
         queries, keys = choose((1, queries)), 1
     elif relation == "longer":
         queries, keys = sorted((queries, keys))
-    if queries * keys > stage.elements:
-        queries = max(1, stage.elements // keys)
+    # Most large cases leave room for several heads and sequences.
+    most = stage.elements // choose((1, 8, 30))
+    if queries * keys > most:
+        queries = max(1, most // keys)
     return {QUERY_LENGTHS: queries, KEY_LENGTHS: keys}

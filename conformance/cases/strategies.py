@@ -60,7 +60,7 @@ GAINS = {
     "lses": (1.0, 10.0, 100.0),
 }
 # How often an optional array is passed, by its kind.
-PRESENCE = {"bool": (False, True), "float": (False, False, True), "statistic": (False, True)}
+PRESENCE = {"bool": (False, True), "float": (False, True), "statistic": (False, True)}
 # Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
 SEEDS = range(1000)
 MASKS = (
@@ -95,15 +95,14 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     dims = dimensions(choose, method, stage, tile)
     drawn = {name: _option(choose, kind, dims, tile) for name, kind in method.options.items() if name in implementation.options}
     options = {name: value for name, value in drawn.items() if value is not None}
+    plain = choose((True, False, False, False))
     arrays = {
-        spec.name: _array(choose, spec)
+        spec.name: _array(choose, spec, plain)
         for spec in method.signature.inputs
         if not spec.optional or (spec.name in implementation.options and choose(PRESENCE[spec.kind]))
     }
     if {"q", "k"} <= set(arrays) and choose((False,) * 14 + (True,)):
-        # All logits far below any sentinel that stands for minus infinity.
-        arrays["q"] = replace(arrays["q"], recipe="offset", gain=choose((30.0, 400.0, 400.0)))
-        arrays["k"] = replace(arrays["k"], recipe="negative", gain=3.0)
+        arrays, options = _far_below(choose, arrays, options)
     if {"l", "s"} <= set(dims) and "mask" in arrays and arrays["mask"].recipe == "blocks" and choose((True, True, False)):
         dims["l"] = dims["s"] = min(dims["l"], dims["s"]) or dims["s"]  # packed documents have as many queries as keys
     arrays = _with_garbage(choose, method, arrays, options)
@@ -139,7 +138,8 @@ def _option(choose: Choose, kind: str, dims: dict[str, int], tile: int) -> Any:
     if not choose((False, False, True) if kind != "window" else (False, True)):
         return None
     if kind == "window":
-        reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, choose(range(max(dims.get("s", 8), 1) + 1)))
+        within = [choose(range(max(dims.get(length, 8), 1) + 1)) for length in "lls"]
+        reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, *within)
         return choose(reaches), choose(reaches)
     if kind == "positive":
         # A cap of 400 leaves logits whose exponentials overflow: else a kernel that always caps would need no maximum.
@@ -149,20 +149,37 @@ def _option(choose: Choose, kind: str, dims: dict[str, int], tile: int) -> Any:
     raise NotImplementedError(f"options of kind {kind!r} have no strategy")
 
 
-def _array(choose: Choose, spec: ArraySpec) -> ArrayRecipe:
+def _array(choose: Choose, spec: ArraySpec, plain: bool) -> ArrayRecipe:
+    """How an array is made. Where all are plain, every option shows; among extreme numbers one often hides the others."""
     seed, layout = choose(SEEDS), choose(("contiguous", "contiguous", *LAYOUTS))
     axes = _broadcast(choose, spec) if spec.broadcast else None
     if spec.kind == "bool":
         return ArrayRecipe(choose(MASKS), seed, axes, layout=layout)
-    return ArrayRecipe(choose(RECIPES.get(spec.name, ROWS)), seed, axes, choose(GAINS.get(spec.name, (1.0,))), layout=layout)
+    recipes, gains = RECIPES.get(spec.name, ROWS), GAINS.get(spec.name, (1.0,))
+    if plain:
+        return ArrayRecipe(recipes[0], seed, axes, gains[0], layout=layout)
+    return ArrayRecipe(choose(recipes), seed, axes, choose(gains), layout=layout)
 
 
 def _broadcast(choose: Choose, spec: ArraySpec) -> tuple[str, ...] | None:
     """Full shape, the last axes only, or some axes replaced by 1."""
-    kept = choose((len(spec.dims), len(spec.dims), 2, 2, 3, 1, 0, 0))
+    kept = choose((len(spec.dims),) * 4 + (2, 2, 3, 1, 0, 0))
     if kept:
         return spec.dims[-kept:] if kept < len(spec.dims) else None
     return tuple(choose((axis, axis, "1")) if axis in "ls" else choose(("1", axis)) for axis in spec.dims)
+
+
+def _far_below(
+    choose: Choose, arrays: dict[str, ArrayRecipe], options: dict[str, Any]
+) -> tuple[dict[str, ArrayRecipe], dict[str, Any]]:
+    """All logits far below any sentinel that stands for minus infinity; often after tiles that hold no key at all."""
+    lifting = ("sinks", "softcap", "scale")
+    arrays = {name: recipe for name, recipe in arrays.items() if name not in lifting}
+    arrays["q"] = replace(arrays["q"], recipe="offset", gain=choose((30.0, 400.0, 400.0)))
+    arrays["k"] = replace(arrays["k"], recipe="negative", gain=3.0)
+    if "mask" in arrays and choose((True, False)):
+        arrays["mask"] = replace(arrays["mask"], recipe="late")
+    return arrays, {name: value for name, value in options.items() if name not in lifting}
 
 
 def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe], options: dict[str, Any]) -> dict[str, ArrayRecipe]:
