@@ -288,4 +288,4 @@ class Caller:
 
 def _text(value: Any) -> str:
     """Words of a worker as one printable line: a kernel chooses them."""
-    return "".join(character if character.isprintable() else " " for character in str(value)[:LONGEST_TEXT]).strip()
+    return "".join(character if character.isprintable() else " " for character in str(value)[:LONGEST_TEXT]).rstrip()

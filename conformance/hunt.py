@@ -88,13 +88,14 @@ class Hunt:
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self.deterministic = True
+        self._opened = 0
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
 
     @property
     def examples(self) -> int:
         """How many cases were executed."""
-        return self.search.executed
+        return self._opened + self.search.executed
 
     def run(self) -> HuntResult:
         """Hunt until refuted, out of examples or out of time."""
@@ -147,6 +148,7 @@ class Hunt:
             required = {spec.name: case.arrays[spec.name] for spec in case.specification.signature.required}
             case = replace(case, arrays=required, options={})
             if min(case.dims.values()) > 1 and self.implementation.admits(case.facts()):
+                self._opened = 1
                 judgement = self.examiner.examine(case)
                 return judgement if judgement.finding is not None else None
         return None

@@ -169,9 +169,7 @@ def _broadcast(choose: Choose, spec: ArraySpec) -> tuple[str, ...] | None:
     return tuple(choose((axis, axis, "1")) if axis in "ls" else choose(("1", axis)) for axis in spec.dims)
 
 
-def _far_below(
-    choose: Choose, arrays: dict[str, ArrayRecipe], options: dict[str, Any]
-) -> tuple[dict[str, ArrayRecipe], dict[str, Any]]:
+def _far_below(choose: Choose, arrays: dict[str, ArrayRecipe], options: dict[str, Any]) -> tuple[dict[str, ArrayRecipe], dict[str, Any]]:
     """All logits far below any sentinel that stands for minus infinity; often after tiles that hold no key at all."""
     lifting = ("sinks", "softcap", "scale")
     arrays = {name: recipe for name, recipe in arrays.items() if name not in lifting}

@@ -68,9 +68,7 @@ class MutationReport:
         return 1 - len(self.survivors) / max(len(self.outcomes), 1)
 
 
-def mutation_score(
-    program: Program, *, effort: Effort | None = None, mutants: Sequence[Mutant] | None = None
-) -> MutationReport:
+def mutation_score(program: Program, *, effort: Effort | None = None, mutants: Sequence[Mutant] | None = None) -> MutationReport:
     """Run the mutants of a program on the cases that a hunt would draw for it, each until the judge tells it from the program.
 
     Args:

@@ -136,12 +136,16 @@ def bounded(judge):
 def right(bounded):
     out, lse = (np.broadcast_to(bound.value, shape) for bound, shape in zip(bounded, [(1, 2, 3, 2), (1, 2, 3)], strict=True))
     arrays = {"out": out.astype(ml_dtypes.bfloat16), "lse": lse.astype(np.float32)}
-    return Response(tuple(Output(name, array, device="cpu") for name, array in arrays.items()), 2)
+    return Response(tuple(Output(name, array, device="cpu", **described(array)) for name, array in arrays.items()), 2)
+
+
+def described(array):
+    return {} if array is None else {"shape": array.shape, "dtype": array.dtype.name}
 
 
 def with_output(response, index, **changed):
     outputs = list(response.outputs)
-    outputs[index] = replace(outputs[index], **changed)
+    outputs[index] = replace(outputs[index], **described(changed.get("array")), **changed)
     return replace(response, outputs=tuple(outputs))
 
 
