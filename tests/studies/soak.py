@@ -49,7 +49,7 @@ def main(minutes: float, examples: int, seed: int | None) -> None:
     click.echo(f"soak: seed {seed}, {len(everything)} kernels and dtypes")
     sandboxes = {backend: Sandbox() for backend in ("numpy", "torch")}
     cases: Counter[str] = Counter()
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[float, str]] = {}
     hunts = findings = 0
     for target, method, backend, dtype in endless(rng, everything):
         if time.monotonic() > until:
@@ -59,15 +59,16 @@ def main(minutes: float, examples: int, seed: int | None) -> None:
         [implementation] = sandbox.load(target, method=method, backend=backend)
         result = Hunt(implementation, dtype, sandbox, Effort(examples, seed=rng.randrange(2**32), diagnose=False)).run()
         hunts, cases[dtype] = hunts + 1, cases[dtype] + result.examples
-        worst[dtype] = max(worst.get(dtype, 0.0), result.worst_ratio)
+        worst[dtype] = max(worst.get(dtype, (0.0, "")), (result.worst_ratio, f"{implementation.target} {result.worst_case}"))
         for finding, _ in result.findings:
             findings += 1
             click.echo(f"FINDING {implementation.name} {dtype}: {finding.kind}, {finding.message}")
             click.echo(f"  {replay_line(implementation, finding)}")
     for sandbox in sandboxes.values():
         sandbox.__exit__()
-    by_dtype = ", ".join(f"{dtype} {count} (worst error/budget {worst[dtype]:.2f})" for dtype, count in cases.items())
-    click.echo(f"{sum(cases.values())} cases in {hunts} hunts, {findings} findings; {by_dtype}")
+    for dtype, (ratio, where) in worst.items():
+        click.echo(f"{dtype}: {cases[dtype]} cases, worst error/budget {ratio:.2f} at {where}")
+    click.echo(f"{sum(cases.values())} cases in {hunts} hunts, {findings} findings")
     sys.exit(findings > 0)
 
 
