@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, permutations
 from math import inf
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -50,8 +49,8 @@ TRIED, ENOUGH = 8, 3
 # Failing cases that tell whether a second explanation is worth looking for beside a first.
 GLANCE = 6
 
-# An error of so many budgets is not taken for rounding unless this share of the elements is wrong.
-SMALL_ERROR, SPREAD = 16.0, 0.5
+# Rounding has no sharp edge: a condition on sizes and options that nearly all cases inside of it fail on is another matter.
+SHARP = 0.95
 
 # Sizes of tiles that kernels use, besides those that a certificate rules out.
 MORE_TILES = (8, 256)
@@ -143,7 +142,13 @@ def _second_best(evidence: Evidence, call: Call, trigger: Trigger | None, until:
     yield [(claim,) for claim in _pitfalls(evidence, NEARLY_ALL)]
     yield [(Claim(f"{claim.text}{THERE}"),) for claim in _pitfalls(inside, NEARLY_ALL)]
     yield [(claim,) for claim in _pitfalls(evidence, SHARE)]
-    yield [(claim,) for claim in _precisions(evidence)]
+    if trigger is None or not _is_sharp(trigger):
+        yield [(claim,) for claim in _precisions(evidence)]
+
+
+def _is_sharp(trigger: Trigger) -> bool:
+    sizes = bool(trigger.atoms) and not any(atom.of_values for atom in trigger.atoms)
+    return sizes and trigger.failed >= SHARP * (trigger.failed + trigger.passed)
 
 
 def _sentence(claims: Sequence[Claim]) -> str:
@@ -415,8 +420,6 @@ def _two_pitfalls(evidence: Evidence, until: float) -> Iterator[tuple[Claim, ...
 
 def _precisions(evidence: Evidence) -> Iterator[Claim]:
     """The tightest contract that every case meets, and where the next tighter one fails."""
-    if not _looks_like_rounding(evidence.failing):
-        return
     dtype, tighter = evidence.failing[0].case.dtype, ""
     for contract in CONTRACTS.values():
         if contract.output.name != dtype:
@@ -427,16 +430,6 @@ def _precisions(evidence: Evidence) -> Iterator[Claim]:
             yield Claim(f"precision: meets contract {contract.name}{tighter}", f"--contract {contract.name}")
             return
         tighter = f", but not {contract.name} (error/budget {worst:.3g} on {judgement.case})"
-
-
-def _looks_like_rounding(failing: Sequence[Judgement]) -> bool:
-    """Whether errors are small, or spread over most elements: one that is large in a few elements is no rounding."""
-    shares = []
-    for judgement in failing:
-        ratios = [compare(got, want)[0] for got, want in zip(judgement.outputs, judgement.wanted, strict=True)]
-        if max(float(ratio.max(initial=0.0)) for ratio in ratios) > SMALL_ERROR:
-            shares.append(max(float((ratio > 1).mean()) for ratio in ratios if ratio.size))
-    return not shares or median(shares) >= SPREAD
 
 
 def _ratio(evidence: Evidence, judgement: Judgement) -> float:

@@ -168,8 +168,12 @@ def _magnitudes(steps: Reference) -> dict[str, float]:
     before = np.maximum.accumulate(scores, axis=-1)[..., :-1]
     rises = np.where(np.isfinite(before), scores[..., 1:] - before, 0.0)
     excess = np.where(allowed | np.isneginf(rows)[..., None], -np.inf, logits - rows[..., None])
+    capped = {}
+    if steps.softcap is not None:
+        capped["largest ratio of a logit to the softcap"] = np.abs(steps.scaled(steps.products())).max(initial=0.0) / steps.softcap
     apart = rows.max(axis=-1, initial=-np.inf) - rows.min(axis=-1, initial=np.inf, where=np.isfinite(rows))
     return {
+        **capped,
         "largest logit": rows.max(initial=-np.inf),
         "smallest maximum of a row": rows.min(initial=np.inf, where=np.isfinite(rows)),
         "largest magnitude of a logit": np.abs(scores).max(initial=0.0, where=np.isfinite(scores)),

@@ -2,7 +2,7 @@
 
 Works on the case itself, part by part, rather than on the random draws behind it: every step stays a case that a person
 can read. A shrunk case keeps the kind of its finding and an error far outside the budget, else a bug would come to look
-like rounding.
+like rounding. It is minimal in this sense: no single step of `simpler` leads to a case that still fails so.
 """
 
 from __future__ import annotations
@@ -10,19 +10,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case
-from conformance.cases.shapes import WIDTH_LETTERS
+from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
 from conformance.cases.values import CODED_RECIPES, MASK_RECIPES
 from conformance.judge import Finding
 from oracle.conditions import holds
 
-__all__ = ["CLEAR", "consistent", "keeps", "shrink"]
+__all__ = ["CLEAR", "consistent", "keeps", "shrink", "simpler"]
 
 # A ratio this far above 1 cannot be taken for rounding, so nothing is gained by insisting on a larger one.
 CLEAR = 1000.0
 
+# Recipes from the plainest on, those of a row alike; the rest are less plain. With one seed for all, a query may equal a
+# key, which then outweighs all others.
+PLAIN_FLOATS = (("normal", "zeros"),)
+PLAIN_MASKS = (("full",), ("empty",), ("padding_right", "random"))
+SEEDS = (0, 1, 2)
+
+# One part of a case and how to make it simpler: a function from the case to simpler ones, the boldest first.
+Part = Callable[[Case], Iterator[Case]]
 
 # The usual two calls on a case, and one more that shows what they leave.
 FEWEST_CALLS = 3
@@ -41,78 +51,110 @@ def shrink(
     """Simplify the case of a finding until no single step keeps it, or the limits are reached.
 
     Args:
-        finding: to start from.
+        finding: to start from; what is kept is measured against it, not against the last step, so that many small steps
+            cannot slide to the threshold.
         examine: the finding of a case, if any.
         valid: whether a case may be tried (the implementation's restrictions).
         steps: cases to try at most; what makes the result the same on a slow machine and on a fast one.
         seconds: limit for cases that are slow in themselves.
     """
     best, until, tried = finding, time.monotonic() + seconds, {str(finding.case)}
+
+    def better(part: Part) -> Finding | None:
+        for candidate in part(best.case):
+            if len(tried) > steps or time.monotonic() > until:
+                return None
+            if str(candidate) not in tried and all(consistent(one) and valid(one) for one in (candidate, *candidate.earlier)):
+                tried.add(str(candidate))
+                found = examine(candidate)
+                if found is not None and found.case == candidate and keeps(finding, found):
+                    return found
+        return None
+
     progress = True
     while progress:
         progress = False
-        for candidate in simpler(best.case):
-            if len(tried) > steps or time.monotonic() > until:
-                return best
-            if str(candidate) in tried or not all(consistent(one) and valid(one) for one in (candidate, *candidate.earlier)):
-                continue
-            tried.add(str(candidate))
-            found = examine(candidate)
-            if found is not None and found.case == candidate and keeps(finding, found):
+        for part in _parts(best.case):
+            while (found := better(part)) is not None:
                 best, progress = found, True
-                break
     return best
 
 
 def consistent(case: Case) -> bool:
     """Whether the dimensions satisfy the method's conditions."""
-    return case.dims.get("g", 1) > 0 and all(holds(condition, case.dims) for condition in case.specification.where)
+    return case.dims.get(KV_HEADS, 1) > 0 and all(holds(condition, case.dims) for condition in case.specification.where)
 
 
 def simpler(case: Case) -> Iterator[Case]:
     """Cases one step simpler, the boldest first."""
+    for part in _parts(case):
+        yield from part(case)
+
+
+def _parts(case: Case) -> Iterator[Part]:
+    yield _cold
+    yield _shorter_past
+    yield from (partial(_without_option, name=name) for name in (*case.arrays, *case.options))
+    yield _ungrouped
+    yield _shorter
+    yield from (partial(_smaller, name=name) for name in case.dims)
+    yield from (partial(_smaller_tunable, name=name) for name in case.tunables)
+    yield from (partial(_plainer_array, name=name) for name in case.arrays)
+    yield from (partial(_plainer_window, name=name) for name in case.options)
+
+
+def _cold(case: Case) -> Iterator[Case]:
     if case.warm:
         yield replace(case, warm=False)
+
+
+def _shorter_past(case: Case) -> Iterator[Case]:
     if case.calls > FEWEST_CALLS:
         yield replace(case, calls=FEWEST_CALLS)
     for index in range(len(case.earlier)):
         yield replace(case, earlier=case.earlier[:index] + case.earlier[index + 1 :])
-    for smaller in _smaller(case) if case.earlier else ():
-        yield replace(smaller, earlier=tuple(replace(earlier, dims=smaller.dims) for earlier in case.earlier))
-    yield from _without_options(case)
-    yield from _smaller(case)
-    yield from _plainer_arrays(case)
-    yield from _plainer_options(case)
+    for name in case.dims if case.earlier else ():
+        for smaller in _smaller(case, name):
+            yield replace(smaller, earlier=tuple(replace(earlier, dims=smaller.dims) for earlier in case.earlier))
 
 
-def _without_options(case: Case) -> Iterator[Case]:
-    optional = {spec.name for spec in case.specification.signature.optional}
-    for name in case.arrays:
-        if name in optional:
-            yield replace(case, arrays=_without(case.arrays, name))
-    for name in case.options:
+def _without_option(case: Case, name: str) -> Iterator[Case]:
+    if name in case.options:
         yield replace(case, options=_without(case.options, name))
+    elif name in case.arrays and name in {spec.name for spec in case.specification.signature.optional}:
+        yield replace(case, arrays=_without(case.arrays, name))
 
 
-def _smaller(case: Case) -> Iterator[Case]:
-    dims = dict(case.dims)
-    if "g" in dims and dims.get("h") != dims["g"]:
-        yield replace(case, dims={**dims, "h": dims["g"]})
-    coded = any(recipe.recipe in CODED_RECIPES for recipe in case.arrays.values())
-    for name, size in dims.items():
-        if coded and name in WIDTH_LETTERS:
-            continue  # the width holds the code
-        for candidate in _lower(size, most_likely=1):
-            together = {"h": candidate * (dims["h"] // dims["g"])} if name == "g" and "h" in dims else {}
-            yield replace(case, dims={**dims, name: candidate, **together})
-    lengths = [name for name in ("l", "s") if name in dims]
-    if len(lengths) == 2 and dims["l"] == dims["s"]:
-        for candidate in _lower(dims["l"], most_likely=2):
-            yield replace(case, dims={**dims, "l": candidate, "s": candidate})
-    for name, value in case.tunables.items():
-        for candidate in _lower(value, most_likely=1):
-            if candidate >= 1:
-                yield replace(case, tunables={**case.tunables, name: candidate})
+def _ungrouped(case: Case) -> Iterator[Case]:
+    dims = case.dims
+    if KV_HEADS in dims and dims.get(QUERY_HEADS) != dims[KV_HEADS]:
+        yield replace(case, dims={**dims, QUERY_HEADS: dims[KV_HEADS]})
+
+
+def _shorter(case: Case) -> Iterator[Case]:
+    """Both lengths by as much, which leaves causality and windows where they are."""
+    dims = case.dims
+    if {QUERY_LENGTHS, KEY_LENGTHS} <= set(dims):
+        short = min(dims[QUERY_LENGTHS], dims[KEY_LENGTHS])
+        for candidate in _lower(short, most_likely=2):
+            less = short - candidate
+            yield replace(case, dims={**dims, QUERY_LENGTHS: dims[QUERY_LENGTHS] - less, KEY_LENGTHS: dims[KEY_LENGTHS] - less})
+
+
+def _smaller(case: Case, name: str) -> Iterator[Case]:
+    dims = case.dims
+    if name in WIDTH_LETTERS and any(recipe.recipe in CODED_RECIPES for recipe in case.arrays.values()):
+        return  # the width holds the code
+    for candidate in _lower(dims[name], most_likely=1):
+        together = {}
+        if name == KV_HEADS and QUERY_HEADS in dims:
+            together = {QUERY_HEADS: candidate * (dims[QUERY_HEADS] // dims[KV_HEADS])}
+        yield replace(case, dims={**dims, name: candidate, **together})
+
+
+def _smaller_tunable(case: Case, name: str) -> Iterator[Case]:
+    for candidate in _lower(case.tunables[name], most_likely=1):
+        yield replace(case, tunables={**case.tunables, name: candidate})
 
 
 def _lower(size: int, most_likely: int) -> Iterator[int]:
@@ -124,41 +166,39 @@ def _lower(size: int, most_likely: int) -> Iterator[int]:
             yield candidate
 
 
-def _plainer_arrays(case: Case) -> Iterator[Case]:
-    for name, recipe in case.arrays.items():
-        for plainer in _plainer(recipe):
+def _plainer_array(case: Case, name: str) -> Iterator[Case]:
+    if name in case.arrays:
+        for plainer in _plainer(case.arrays[name]):
             yield replace(case, arrays={**case.arrays, name: plainer})
 
 
 def _plainer(recipe: ArrayRecipe) -> Iterator[ArrayRecipe]:
+    ranks = PLAIN_MASKS if recipe.recipe in MASK_RECIPES else PLAIN_FLOATS
+    plainer = [name for rank in takewhile(lambda rank: recipe.recipe not in rank, ranks) for name in rank]
+    is_code = recipe.recipe in CODED_RECIPES  # which tells more than plain numbers
+    if not is_code:
+        yield from (ArrayRecipe(name, seed, recipe.axes) for name in plainer for seed in SEEDS)
     if recipe.layout != "contiguous":
         yield replace(recipe, layout="contiguous")
     if recipe.garbage:
         yield replace(recipe, garbage="")
-    if recipe.recipe in CODED_RECIPES:
-        return  # a code tells more than plain numbers
+    if is_code:
+        return
     if recipe.gain != 1:
         yield replace(recipe, gain=1.0)
-    plain = ("full", "padding_right") if _is_mask(recipe) else ("normal", "zeros")
-    if recipe.recipe not in plain:
-        yield from (replace(recipe, recipe=name) for name in plain)
+    yield from (replace(recipe, recipe=name) for name in plainer)
     if recipe.axes is not None and len(recipe.axes) > 1:
         yield replace(recipe, axes=recipe.axes[1:])
-    if recipe.seed:
-        yield replace(recipe, seed=0)
+    yield from (replace(recipe, seed=seed) for seed in SEEDS if seed < recipe.seed)
 
 
-def _is_mask(recipe: ArrayRecipe) -> bool:
-    return recipe.recipe in MASK_RECIPES
-
-
-def _plainer_options(case: Case) -> Iterator[Case]:
-    for name, value in case.options.items():
-        if isinstance(value, tuple):
-            for index, side in enumerate(value):
-                for plainer in (None, 0, 1):
-                    if side != plainer and (side is None) <= (plainer is None):
-                        yield replace(case, options={**case.options, name: (*value[:index], plainer, *value[index + 1 :])})
+def _plainer_window(case: Case, name: str) -> Iterator[Case]:
+    value = case.options.get(name)
+    if isinstance(value, tuple):
+        for index, side in enumerate(value):
+            for plainer in (None, 0, 1):
+                if side != plainer and (side is None) <= (plainer is None):
+                    yield replace(case, options={**case.options, name: (*value[:index], plainer, *value[index + 1 :])})
 
 
 def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def find_trigger(
     if trigger is not None and (trigger.atoms or not trigger.passed or trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)):
         return trigger
     # Other mistakes may blur the picture further off.
-    closer = _Search(shrunk, implementation, examine, valid, limits)
+    closer = _Search(shrunk, implementation, examine, valid, limits, bases=0)
     for judgement in near:
         closer.learn(judgement)
     found = closer.conclude()
@@ -145,8 +145,9 @@ class _Search:
 
     def __init__(
         self, shrunk: Finding, implementation: Implementation, examine: Callable[[Case], Judgement], valid: Callable[[Case], bool],
-        limits: Limits,
+        limits: Limits, bases: int = BASES,
     ) -> None:  # fmt: skip
+        self.bases = bases
         self.shrunk, self.implementation, self.examine, self.valid, self.limits = shrunk, implementation, examine, valid, limits
         self.until = time.monotonic() + limits.seconds
         self.tried, self._known = {str(shrunk.case)}, dict[str, Facts]()
@@ -208,7 +209,7 @@ class _Search:
                 yield from _narrowing(atom, wrong)
         chosen = tuple(sorted(chosen, key=lambda atom: atom.of_values))  # to make the elements of few cases
         others = sorted(rivals(chosen, table, failed), key=lambda atom: atom.of_values)
-        bases = [self.shrunk.case, *sorted((facts.case for facts in wrong[1:]), key=_unlike(self.shrunk.case))[:BASES]]
+        bases = [self.shrunk.case, *sorted((facts.case for facts in wrong[1:]), key=_unlike(self.shrunk.case))[: self.bases]]
         for base in bases:
             left = {atom.text for atom in (*chosen, *others)}
             for case in islice(filter(self._untried, neighbours(base, self.implementation)), SCANNED):
