@@ -91,12 +91,6 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
         sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
-    # A mask of lower rank shows which axes an implementation takes it for only where two of them have one size.
-    same = choose((None,) * 3 + ("l", "h"))
-    if sizes.get(BATCHES, 0) > 1 and same == "l" and QUERY_LENGTHS in sizes and small:
-        sizes[QUERY_LENGTHS] = sizes[BATCHES]
-    elif sizes.get(BATCHES, 0) > 1 and same == "h" and KV_HEADS in sizes:
-        sizes[QUERY_HEADS] = sizes[KV_HEADS] = sizes[BATCHES]
     sizes |= {letter: choose(range(1, 7)) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
     rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
     # What an array costs to make must not exceed what the oracle costs.

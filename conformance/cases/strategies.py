@@ -103,15 +103,29 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     }
     if {"q", "k"} <= set(arrays) and choose((False,) * 14 + (True,)):
         arrays, options = _far_below(choose, arrays, options)
-    if {"l", "s"} <= set(dims) and "mask" in arrays and arrays["mask"].recipe == "blocks" and choose((True, True, False)):
-        dims["l"] = dims["s"] = min(dims["l"], dims["s"]) or dims["s"]  # packed documents have as many queries as keys
+    dims = _telling(choose, dims, arrays)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True)))
     if implementation.admits(case.facts()):
         return case
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
-    plain = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
-    return plain if implementation.admits(plain.facts()) else None
+    contiguous = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
+    return contiguous if implementation.admits(contiguous.facts()) else None
+
+
+def _telling(choose: Choose, dims: dict[str, int], arrays: dict[str, ArrayRecipe]) -> dict[str, int]:
+    """Dimensions under which the arrays of lower rank and the documents of a mask show what an implementation takes them for."""
+    ranks = {len(recipe.axes) for recipe in arrays.values() if recipe.axes is not None}
+    mask, batch = arrays.get("mask"), dims.get("b", 0)
+    if mask is not None and mask.recipe == "blocks" and {"l", "s"} <= set(dims) and choose((True, True, False)):
+        shorter = min(dims["l"], dims["s"]) or dims["s"]
+        return {**dims, "l": shorter, "s": shorter}  # packed documents have as many queries as keys
+    # Which axes a mask is taken for shows only where two of them have one size.
+    if batch > 1 and 3 in ranks and "g" in dims and choose((True, False)):
+        return {**dims, "h": batch, "g": batch}
+    if batch > 1 and 2 in ranks and "l" in dims and choose((True, False, False)):
+        return {**dims, "l": batch}
+    return dims
 
 
 def _tunables(choose: Choose, implementation: Implementation, stage: Stage) -> tuple[int, dict[str, int]]:
