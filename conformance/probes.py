@@ -45,6 +45,7 @@ DENSE_PROBES = (
     f"l=5 s=31 d=31 h=3 g=3 {EQUAL} v=one_hot(0) sinks=normal(0)",
     f"b=2 l=3 s=18 d=18 {EQUAL} v=one_hot(0) mask=padding_right(1)[b,1,1,s]",
     f"b=2 l=3 s=66 d=66 {EQUAL} v=one_hot(0) mask=late(0)",
+    f"b=2 l=3 s=18 d=18 {EQUAL} v=one_hot(0) mask=first_full(1)",
     # Values of one: the weights add up to one, to n / (n + exp(sink)) with a sink, to nothing in an empty row.
     "l=5 s=47 d=8 q=normal(0) k=normal(1) v=ones(0)",
     "l=7 s=65 d=8 h=2 g=2 q=normal(0) k=normal(1) v=ones(0) sinks=normal(1)",
@@ -66,6 +67,9 @@ DENSE_PROBES = (
     f"b=3 l=4 s=18 h=6 g=3 {OWN}",
     f"l=1 s=257 {_ahead(256)}",
     f"l=2 s=1025 {_ahead(1023)}",
+    f"b=3 l=1 s=129 h=6 g=2 {_ahead(128)}",
+    f"l=1 s=129 causal=True window=(3,0) {_ahead(125)}",
+    "b=2 l=1 s=80 h=2 g=2 d=16 q=normal(0) k=normal(1) v=bits(0) mask=single_key(1)",
     "l=12 s=33 h=2 g=2 d=16 q=normal(0) k=normal(1) v=bits(0) mask=single_key(0)",
     # Four layouts of the same arguments, whose gaps hold NaN; the last two after another call.
     *(
