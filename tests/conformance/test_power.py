@@ -73,14 +73,14 @@ BLATANT_TO_SUBTLE = (
     Planted("exponential_without_maximum", 15, 18),
     Planted("key_heads_tiled", 15, 18),
     Planted("causal_diagonal_top_left", 20, 18),
-    Planted("layout_cached_by_shape", 20, 18),
-    Planted("mask_of_earlier_call", 20, 18),
-    Planted("merge_empty_parts_give_nan", 20, 18, "merge_attention_states"),
+    Planted("layout_cached_by_shape", 30, 17),
+    Planted("mask_of_earlier_call", 40, 18),
+    Planted("merge_empty_parts_give_nan", 30, 18, "merge_attention_states"),
     Planted("accumulator_keeps_old_maximum", 25, 18),
     Planted("empty_row_averages_values", 25, 18),
     Planted("causal_lost_when_mask_given", 30, 18),
     Planted("half_precision_logits_overflow", 50, 17, dtype="float16"),
-    Planted("sentinel_minus_fifty_thousand", 60, 10),
+    Planted("sentinel_minus_fifty_thousand", 80, 12),
 )
 
 
