@@ -9,8 +9,9 @@ from random import Random
 from conformance.cases.case import Case
 from conformance.cases.shapes import stages
 from conformance.cases.strategies import random_case
+from conformance.evidence import Evidence
 from conformance.examine import Examiner
-from conformance.explaining import Evidence, explain
+from conformance.explaining import explain
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.shrink import keeps, shrink

@@ -15,7 +15,8 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certificate import document
 from conformance.certify import Request, certify
-from conformance.explaining import Evidence, explain
+from conformance.evidence import Evidence
+from conformance.explaining import explain
 from conformance.hunt import Effort
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation, block_sizes
