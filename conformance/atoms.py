@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.facts import Facts, Flag
 
-__all__ = ["NEGLIGIBLE", "Atom", "Table", "fit", "rivals"]
+__all__ = ["INSIDE", "INSIDE_NEAR", "NEGLIGIBLE", "Atom", "Table", "fit", "rivals"]
 
 Column = np.ndarray  # one entry for each case
 
@@ -53,9 +53,9 @@ SELDOM, UNUSUAL, OF_PRODUCT, ROUND = 0.5, 0.4, 0.8, -0.2
 # Offsets overflow from here on: about less, a product says nothing that its factors do not say better.
 SMALLEST_OFFSET = 64
 
-# Inside of a condition, a case that passes counts against it half as much as one more word.
-INSIDE = 0.5
-MORE = 0.5
+# What each further atom costs, and each case that passes although the condition is true of it: such cases abound far off,
+# where numbers hide a mistake; one that differs from the shrunk case in a single respect says more.
+MORE, INSIDE, INSIDE_NEAR = 0.5, 0.5, 2.0
 
 # Atoms of a conjunction, conjunctions that are extended, and rivals that are put to the test.
 LONGEST, BEAM, RIVALS = 3, 40, 5
@@ -261,18 +261,24 @@ def _measured(name: str, sign: str, number: float, words: str, cost: float, gap:
     return Atom(text, "", cost, lambda table: SIGNS[sign](table.magnitude(name), number), name, True, gap)
 
 
-def fit(table: Table, failed: Column) -> tuple[Atom, ...]:
-    """The plainest conjunction of atoms that leaves few cases that passed inside; empty where none says anything."""
+def fit(table: Table, failed: Column, inside: float = INSIDE) -> tuple[Atom, ...]:
+    """The plainest conjunction of atoms that leaves few cases that passed inside; empty where none says anything.
+
+    Args:
+        table: facts of the cases.
+        failed: which of them did.
+        inside: what a case that passed inside costs.
+    """
     passed = int((~failed).sum())
     useful = _undominated(atoms_of(table, failed), table, failed)
-    best, beam = (INSIDE * passed, ()), [(0, ())]  # type: tuple[float, tuple[Atom, ...]], list[tuple[int, tuple[Atom, ...]]]
+    best, beam = (inside * passed, ()), [(0, ())]  # type: tuple[float, tuple[Atom, ...]], list[tuple[int, tuple[Atom, ...]]]
     for _ in range(LONGEST):
         longer: dict[frozenset[str], tuple[float, int, tuple[Atom, ...]]] = {}
         for covered, chosen in beam:
             for outside, atom in useful:
                 together, atoms = covered | outside, (*chosen, atom)
                 if together != covered:
-                    cost = sum(atom.cost for atom in atoms) + MORE * (len(atoms) - 1) + INSIDE * (passed - together.bit_count())
+                    cost = sum(atom.cost for atom in atoms) + MORE * (len(atoms) - 1) + inside * (passed - together.bit_count())
                     longer.setdefault(frozenset(atom.text for atom in atoms), (cost, together, atoms))
         ranked = sorted(longer.values(), key=lambda item: item[0])[:BEAM]
         if ranked and ranked[0][0] < best[0]:

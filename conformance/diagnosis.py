@@ -9,12 +9,13 @@ from random import Random
 from conformance.cases.case import Case
 from conformance.cases.shapes import stages
 from conformance.cases.strategies import random_case
+from conformance.evidence import Evidence
 from conformance.examine import Examiner
-from conformance.explaining import Evidence, explain
+from conformance.explaining import explain
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.shrink import keeps, shrink
-from conformance.trigger import AFTER_ONE, AFTER_OTHERS, Limits, Trigger, find_trigger
+from conformance.trigger import Limits, Trigger, find_trigger
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -24,8 +25,12 @@ COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 # Small cases from all over, examined after a finding, to tell its explanations apart.
 SMALL_CASES = 40
 
-# Steps of shrinking where every one of them takes a new worker, and how much less time they get.
-FRESH_STEPS = 60
+# When a failure happens that does not in a new process.
+AFTER_ANOTHER = "only when another call of the same shapes came before"
+AFTER_OTHERS = "only after other calls, not alone in a new process"
+
+# Steps of shrinking where every one of them takes a new worker.
+FRESH_STEPS = 40
 
 # Cases of the shrinking that say on what a failure does not depend.
 SHRINKING_CASES = 60
@@ -74,12 +79,11 @@ class _Dissection:
         """All of it, in order."""
         small = shrink(self.found, self._noting(self.shrinking), self._allowed, steps // 10 if self.costly else steps, seconds)
         if not self.costly and self.examiner.sandbox.isolated:
-            alone = self._alone(small, seconds)
+            alone, when = self._alone(small, seconds)
             if alone is None:
                 return self._with_past(seconds)
-            if alone.case.warm and self._afresh(replace(alone.case, warm=False)) is None:
-                alone = shrink(alone, self._afresh, self._allowed, FRESH_STEPS, seconds / 4)
-                return Diagnosis(alone, trigger=Trigger(AFTER_ONE, "", 1, 0, 1))
+            if when:
+                return Diagnosis(alone, trigger=Trigger(when, "", failed=1, passed=0, passed_outside=1))
             # It may be wrong at the first call only.
             small = self.examiner.confirm(self.examiner.examine(alone.case)).finding or alone
         shrunk = self.examiner.examine(small.case)
@@ -110,15 +114,17 @@ class _Dissection:
         rng, [stage, *_] = Random(self.seed), stages(dtype)
         return [self.examiner.examine(random_case(rng, implementation, dtype, stage)) for _ in range(SMALL_CASES)]
 
-    def _alone(self, small: Finding, seconds: float) -> Finding | None:
-        """A finding that happens in a new worker too, where nothing was called before; None if it takes more than a call."""
-        for case in (small.case, replace(small.case, warm=True), self.found.case, replace(self.found.case, warm=True)):
-            finding = self._afresh(case)
-            if keeps(self.found, finding):
-                assert finding is not None, "what is kept is a finding"
-                # What failed on the way down because of earlier calls leads astray.
-                return finding if case.dims == small.case.dims else shrink(finding, self._afresh, self._allowed, FRESH_STEPS, seconds / 4)
-        return None
+    def _alone(self, small: Finding, seconds: float) -> tuple[Finding | None, str]:
+        """The finding as it happens in a new worker, where nothing was called before, and what it takes if not that alone."""
+        for case in (small.case, self.found.case):
+            cold, warm = replace(case, warm=False), replace(case, warm=True)
+            for tried, when in ((cold, ""), (warm, AFTER_ANOTHER)):
+                finding = self._afresh(tried)
+                if finding is not None and keeps(self.found, finding):
+                    # Where earlier calls matter, what failed on the way down may have failed because of them.
+                    clean = tried == cold and case == small.case
+                    return finding if clean else shrink(finding, self._afresh, self._allowed, FRESH_STEPS, seconds / 4), when
+        return None, ""
 
     def _afresh(self, case: Case) -> Finding | None:
         return self.examiner.alone(case).finding
@@ -127,7 +133,7 @@ class _Dissection:
         """The finding of a process with a past, with as much of the past as it takes."""
         found = self.examiner.confirm(self.judgement).finding or self.found
         small = shrink(found, lambda case: self.examiner.examine(case).finding, self._allowed, FRESH_STEPS, seconds / 4)
-        return Diagnosis(small, trigger=Trigger(AFTER_OTHERS, "", 1, 0, 1))
+        return Diagnosis(small, trigger=Trigger(AFTER_OTHERS, "", failed=1, passed=0, passed_outside=1))
 
     def _explained(self, shrunk: Judgement, drawn: list[Judgement], trigger: Trigger | None) -> list[str]:
         failing = [judgement for judgement in (*drawn, *self.probes, *self.shrinking) if judgement.finding is not None]
@@ -135,11 +141,17 @@ class _Dissection:
         implementation, contract = self.examiner.implementation, self.examiner.judge.contract
         evidence = Evidence(implementation, implementation.meaning, contract, [shrunk, *failing, self.judgement], passing)
         examiners: dict[str, Examiner] = {}
+        died: list[Finding] = []
 
         def call(variant: Implementation, case: Case) -> Judgement:
+            if died:  # called otherwise it may do so each time, and each time costs a worker
+                return Judgement(case, died[0])
             key = f"{variant.conventions} {variant.layout}"
             if key not in examiners:
                 examiners[key] = Examiner(variant, self.examiner.dtype, self.examiner.sandbox, contract)
-            return examiners[key].examine(case)
+            judgement = examiners[key].examine(case)
+            if judgement.finding is not None and judgement.finding.kind in COSTLY:
+                died.append(judgement.finding)
+            return judgement
 
         return explain(evidence, call, trigger, PAIRING_SECONDS)

@@ -17,6 +17,17 @@ from conformance.pitfalls.dense import Reference
 
 __all__ = ["Facts", "Flag"]
 
+# What an array is when it is laid out so; see `conformance.cases.layouts`.
+WORDS = {
+    "transposed": "is a view with two axes exchanged, the last one dense",
+    "strided": "has gaps between its rows",
+    "padded": "has gaps behind its rows and an offset",
+    "swapped": "is a view with its last two axes exchanged",
+    "expanded": "is expanded with stride 0 along its heads",
+    "expanded_batch": "is expanded with stride 0 along the batch",
+    "expanded_rows": "is expanded with stride 0 along its rows",
+}
+
 # What the axes of a mask or a bias go through.
 AXES = {"b": "batches", "h": "heads", "l": "queries", "s": "keys"}
 
@@ -128,7 +139,7 @@ def _layouts(case: Case) -> Iterator[Flag]:
                 yield Flag(f"{name} is expanded with stride 0")
             else:
                 yield Flag(f"{name} is neither contiguous nor expanded", cost=1.1)
-            yield Flag(f"{name} is laid out as '{recipe.layout}'", cost=1.2)
+            yield Flag(f"{name} {WORDS[recipe.layout]}", cost=1.2)
             if view.shape[-1] > 1 and view.strides[-1] != view.itemsize:
                 yield Flag(f"the last axis of {name} is not dense")
         if recipe.garbage:

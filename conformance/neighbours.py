@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, zip_longest
+from itertools import chain, combinations, zip_longest
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case
@@ -40,6 +40,7 @@ def neighbours(case: Case, implementation: Implementation) -> Iterator[Case]:
         *((1, _layouts(case, name)) for name in case.arrays),
         (2, _groups(case)),
         (1, _both_lengths(case)),
+        (1, _both_of_one_size(case)),
         *((1, _values(case, name)) for name in case.arrays),
         *((1, _tunables(case, name, implementation.tunables[name])) for name in case.tunables),
         (1, iter([replace(case, warm=not case.warm)])),
@@ -107,6 +108,17 @@ def _both_lengths(case: Case) -> Iterator[Case]:
                 yield replace(case, dims={**case.dims, QUERY_LENGTHS: queries + more, KEY_LENGTHS: keys + more})
         for both in (keys, queries, 3, 17, 65):
             yield replace(case, dims={**case.dims, QUERY_LENGTHS: both, KEY_LENGTHS: both})
+
+
+def _both_of_one_size(case: Case) -> Iterator[Case]:
+    for one, other in combinations(case.dims, 2):
+        size = case.dims[one]
+        if size == case.dims[other] > 1 and {one, other} != {QUERY_LENGTHS, KEY_LENGTHS}:
+            for more in (1, 2):
+                dims = {**case.dims, one: size + more, other: size + more}
+                if QUERY_HEADS in (one, other) and KV_HEADS in dims:
+                    dims[KV_HEADS] = size + more
+                yield replace(case, dims=dims)
 
 
 def _layouts(case: Case, name: str) -> Iterator[Case]:

@@ -31,6 +31,9 @@ PLAIN_FLOATS = (("normal", "zeros"),)
 PLAIN_MASKS = (("full",), ("empty",), ("padding_right", "random"))
 SEEDS = (0, 1, 2)
 
+# Steps that keep a remainder.
+TILES = (512, 256, 128, 64, 32, 16, 8)
+
 # One part of a case and how to make it simpler: a function from the case to simpler ones, the boldest first.
 Part = Callable[[Case], Iterator[Case]]
 
@@ -96,8 +99,8 @@ def _parts(case: Case) -> Iterator[Part]:
     yield _shorter_past
     yield from (partial(_without_option, name=name) for name in (*case.arrays, *case.options))
     yield _ungrouped
-    yield _shorter
     yield from (partial(_smaller, name=name) for name in case.dims)
+    yield _shorter
     yield from (partial(_smaller_tunable, name=name) for name in case.tunables)
     yield from (partial(_plainer_array, name=name) for name in case.arrays)
     yield from (partial(_plainer_window, name=name) for name in case.options)
@@ -158,9 +161,10 @@ def _smaller_tunable(case: Case, name: str) -> Iterator[Case]:
 
 
 def _lower(size: int, most_likely: int) -> Iterator[int]:
-    """Smaller sizes: a likely minimum, then nearer and nearer ones by halving the step, then one less."""
+    """Smaller sizes: a likely minimum, then nearer and nearer ones by halving the step or by whole tiles, then one less."""
     tried = set()
-    for candidate in (most_likely, 2, 3, 4, size // 2, size - size // 4, size - size // 8, size - 2, size - 1):
+    nearer = (size // 2, size - size // 4, size - size // 8, *(size - tile for tile in TILES), size - 2, size - 1)
+    for candidate in (most_likely, 2, 3, 4, *nearer):
         if 0 < candidate < size and candidate not in tried:
             tried.add(candidate)
             yield candidate

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.atoms import NEGLIGIBLE, Atom, Table, fit, rivals
+from conformance.atoms import INSIDE, INSIDE_NEAR, NEGLIGIBLE, Atom, Table, fit, rivals
 from conformance.cases.case import Case
 from conformance.elements import wrong_elements
 from conformance.facts import Facts
@@ -25,11 +25,7 @@ from conformance.registry import Implementation
 from conformance.shrink import CLEAR, consistent
 from oracle.conditions import condition_names
 
-__all__ = ["AFTER_ONE", "AFTER_OTHERS", "Limits", "Trigger", "find_trigger"]
-
-# The texts where a case that failed passes in a new process.
-AFTER_ONE = "only after a call with the same shapes: alone, in a new process, the case passes"
-AFTER_OTHERS = "only after other calls: alone, in a new process, the case passes"
+__all__ = ["Limits", "Trigger", "find_trigger"]
 
 # Kinds of finding that one mistake may take by turns.
 ALIKE = ("wrong-value", "nan", "infinity", "unrepeatable")
@@ -63,13 +59,13 @@ class Limits:
     """What finding a trigger may cost.
 
     Attributes:
-        probes: calls at most.
+        probes: calls at most, and a fifth more for a closer look where they give no clear picture.
         failures: probes that fail at most, where each costs a worker.
         seconds: limit of all probes.
     """
 
-    probes: int = 128
-    failures: int = 128
+    probes: int = 120
+    failures: int = 120
     seconds: float = 10.0
 
 
@@ -133,10 +129,10 @@ def find_trigger(
     if trigger is not None and (trigger.atoms or not trigger.passed or trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)):
         return trigger
     # Other mistakes may blur the picture further off.
-    closer = _Search(shrunk, implementation, examine, valid, limits, bases=0)
+    closer = _Search(shrunk, implementation, examine, valid, limits, near=True)
     for judgement in near:
         closer.learn(judgement)
-    found = closer.conclude()
+    found = closer.conclude(rounds=2)
     return trigger if found is None or not found.atoms else replace(found, text=f"near this case {found.text}", condition="")
 
 
@@ -145,9 +141,9 @@ class _Search:
 
     def __init__(
         self, shrunk: Finding, implementation: Implementation, examine: Callable[[Case], Judgement], valid: Callable[[Case], bool],
-        limits: Limits, bases: int = BASES,
+        limits: Limits, near: bool = False,
     ) -> None:  # fmt: skip
-        self.bases = bases
+        self.bases, self.inside = (0, INSIDE_NEAR) if near else (BASES, INSIDE)
         self.shrunk, self.implementation, self.examine, self.valid, self.limits = shrunk, implementation, examine, valid, limits
         self.until = time.monotonic() + limits.seconds
         self.tried, self._known = {str(shrunk.case)}, dict[str, Facts]()
@@ -185,9 +181,9 @@ class _Search:
                 self.failures += self.learn(probed[-1]) is not False
         return probed
 
-    def conclude(self) -> Trigger | None:
+    def conclude(self, rounds: int = ROUNDS) -> Trigger | None:
         """Put the best condition to the test until it holds, and say it."""
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             chosen = self.fit()
             if not chosen or not self.probe(self.tests(chosen), TESTS):
                 break
@@ -198,7 +194,7 @@ class _Search:
 
     def fit(self) -> tuple[Atom, ...]:
         """The condition that fits best."""
-        return fit(Table(self.facts), np.array(self.failed))
+        return fit(Table(self.facts), np.array(self.failed), self.inside)
 
     def tests(self, chosen: tuple[Atom, ...]) -> Iterator[Case]:
         """Probes that break one part of a condition each, or one more that it might have, from different cases that failed."""
@@ -227,15 +223,16 @@ class _Search:
         inside = np.ones(failed.shape, bool)
         for atom in chosen:
             inside &= atom.test(table)
+        again = ", from the second identical call on" if self.shrunk.kind == "unrepeatable" else ""
         counts = int((inside & failed).sum()), int((inside & ~failed).sum()), int((~inside).sum())
         elements = wrong_elements(self.wrong, self.implementation.meaning)
         if chosen and failed[inside].mean() >= SHARE:
             text = " and ".join(atom.text for atom in chosen)
-            return Trigger(f"only when {text}{_legend(chosen)}", self._condition(chosen), *counts, elements, chosen)
+            return Trigger(f"only when {text}{_legend(chosen)}{again}", self._condition(chosen), *counts, elements, chosen)
         everywhere = int(failed.sum()), int((~failed).sum()), 0
         if failed.mean() >= NEARLY_ALL and failed.size > 1:
-            return Trigger("on every case tried" if failed.all() else "on nearly every case tried", "", *everywhere, elements)
-        return Trigger("on some cases", "", *everywhere, elements) if elements else None
+            return Trigger(f"on {'' if failed.all() else 'nearly '}every case tried{again}", "", *everywhere, elements)
+        return Trigger(f"on some cases{again}", "", *everywhere, elements) if elements or again else None
 
     def _condition(self, chosen: tuple[Atom, ...]) -> str:
         if not all(atom.condition for atom in chosen):
