@@ -41,9 +41,9 @@ WITHOUT_CACHE = "glibc.malloc.tcache_count=0"
 # The environment variable that marks a worker and what it starts, wherever in the tree of processes that goes to hide.
 MARK = "ATTEST_WORKER"
 
-# A thread that waits for the next parallel loop sleeps at once (OpenBLAS: after 2**4 cycles) instead of spinning: calls are
-# short and far between, and the judge, or the hunt beside, needs the core. What the user has set stays.
-PATIENCE = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+# Calls are short and far between, and the judge, or the hunt beside, needs the other core: on a busy machine a second
+# OpenMP thread makes a call forty times slower. OpenBLAS threads sleep after 2**4 cycles. What the user has set stays.
+PATIENCE = {"OMP_NUM_THREADS": "1", "OPENBLAS_THREAD_TIMEOUT": "4"}
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 

@@ -48,7 +48,7 @@ SCANNED = 80
 SCALING = ("q", "lses")
 
 # A condition is worth saying if at least this share of the cases that it is true of failed.
-SHARE = 0.75
+SHARE = 0.85
 
 # Without a condition, a failure that this share of all cases shows needs none.
 NEARLY_ALL = 0.9

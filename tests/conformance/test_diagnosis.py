@@ -304,7 +304,7 @@ def test_a_layout_is_not_named_where_all_axes_have_one_size():
 
 def test_what_fails_after_other_calls_only_is_said_to():
     finding, _, trigger = refuted("wrong_after_three_calls")
-    assert finding.kind in ("wrong-value", "unrepeatable")
+    assert finding.kind == "depends-on-history"
     assert trigger.text == "only after other calls, not alone in a new process"
 
 
