@@ -32,9 +32,6 @@ AFTER_OTHERS = "only after other calls, not alone in a new process"
 # Steps of shrinking where every one of them takes a new worker.
 FRESH_STEPS = 40
 
-# Cases of the shrinking that say on what a failure does not depend.
-SHRINKING_CASES = 60
-
 # Seconds that looking for pairs of explanations may take.
 PAIRING_SECONDS = 3.0
 
@@ -88,10 +85,10 @@ class _Dissection:
             small = self.examiner.confirm(self.examiner.examine(alone.case)).finding or alone
         shrunk = self.examiner.examine(small.case)
         drawn = [] if self.costly else self._drawn()
-        failures = [judgement for judgement in self.shrinking if judgement.finding is not None]
+        failures = [self.judgement, *(judgement for judgement in self.shrinking if judgement.finding is not None)]
         limits = Limits(failures=6, seconds=seconds) if self.costly else Limits()
-        seen = [*drawn, *failures[:: len(failures) // SHRINKING_CASES + 1]]
-        trigger = find_trigger(small, seen, self.examiner.implementation, self._judging(self.probes), self._allowed, limits)
+        implementation, probe = self.examiner.implementation, self._judging(self.probes)
+        trigger = find_trigger(small, drawn, failures, implementation, probe, self._allowed, limits)
         return Diagnosis(small, self._explained(shrunk, drawn, trigger), trigger)
 
     def _judging(self, judgements: list[Judgement]) -> Callable[[Case], Judgement]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -108,20 +108,21 @@ class Trigger:
 
 
 def find_trigger(
-    shrunk: Finding, seen: Iterable[Judgement], implementation: Implementation, examine: Callable[[Case], Judgement],
-    valid: Callable[[Case], bool], limits: Limits,
+    shrunk: Finding, seen: Iterable[Judgement], failures: Sequence[Judgement], implementation: Implementation,
+    examine: Callable[[Case], Judgement], valid: Callable[[Case], bool], limits: Limits,
 ) -> Trigger | None:  # fmt: skip
     """Probe around a shrunk case and say when it fails; None where nothing plain separates.
 
     Args:
         shrunk: the finding to explain.
-        seen: cases that were examined before, besides it.
+        seen: cases that were examined before.
+        failures: cases that failed on the way to the shrunk one: they must not contradict what is said.
         implementation: as declared.
         examine: judges a case.
         valid: whether a case may be tried.
         limits: of the probing.
     """
-    search = _Search(shrunk, implementation, examine, valid, limits)
+    search = _Search(shrunk, implementation, examine, valid, limits, failures)
     for judgement in seen:
         search.learn(judgement)
     near = search.probe(neighbours(shrunk.case, implementation), limits.probes - ROUNDS * TESTS)
@@ -141,8 +142,9 @@ class _Search:
 
     def __init__(
         self, shrunk: Finding, implementation: Implementation, examine: Callable[[Case], Judgement], valid: Callable[[Case], bool],
-        limits: Limits, near: bool = False,
+        limits: Limits, failures: Sequence[Judgement] = (), near: bool = False,
     ) -> None:  # fmt: skip
+        self.aside = [judgement for judgement in failures if _same_failure(shrunk.kind, judgement.finding)]
         self.bases, self.inside = (0, INSIDE_NEAR) if near else (BASES, INSIDE)
         self.shrunk, self.implementation, self.examine, self.valid, self.limits = shrunk, implementation, examine, valid, limits
         self.until = time.monotonic() + limits.seconds
@@ -187,7 +189,24 @@ class _Search:
             chosen = self.fit()
             if not chosen or not self.probe(self.tests(chosen), TESTS):
                 break
-        return self.trigger(self.fit())
+        return self.trigger(self._uncontradicted())
+
+    def _uncontradicted(self) -> tuple[Atom, ...]:
+        """The best condition that is true of the failures set aside too."""
+        while chosen := self.fit():
+            contradicting = [judgement for judgement in self.aside if not self._hold(chosen, judgement.case)]
+            known = len(self.facts)
+            for judgement in contradicting[:TESTS]:
+                self.learn(judgement)
+            if not contradicting:
+                return chosen
+            if len(self.facts) == known:  # a case that passed at one time and failed at another
+                break
+        return ()
+
+    def _hold(self, chosen: tuple[Atom, ...], case: Case) -> bool:
+        table = Table([self._facts(case)])
+        return all(atom.test(table)[0] for atom in chosen)
 
     def _untried(self, case: Case) -> bool:
         return str(case) not in self.tried and consistent(case) and self.valid(case)

@@ -65,12 +65,12 @@ class Planted:
         rng = Random(seed)
         drawn = (random_case(rng, PLANTED, "float32", STAGES[stage]) for _ in range(10_000))
         found = next(filter(None, map(self.finding, drawn)))
-        return shrink(found, self.finding, lambda case: True, 600, 60.0)
+        return shrink(found, lambda case: self(case).finding, lambda case: True, 600, 60.0)
 
     def trigger(self, seed=0, stage=1, limits=None):
         rng, shrunk = Random(seed), self.shrunk(seed, stage)
         seen = [self(random_case(rng, PLANTED, "float32", STAGES[0])) for _ in range(40)]
-        return find_trigger(shrunk, seen, PLANTED, self, lambda case: True, limits or Limits())
+        return find_trigger(shrunk, seen, list(self.tried.values()), PLANTED, self, lambda case: True, limits or Limits())
 
 
 def dims_of(case):
@@ -155,7 +155,7 @@ def test_another_mistake_further_off_does_not_hide_the_one_at_hand():
     planted = Planted(lambda case: ("causal" in case.options and case.dims["s"] % 2 == 0) or ("mask" in case.arrays and case.dims["b"] > 1))
     start = parse_case("attention float32 b=1 h=1 l=1 d=1 g=1 s=2 e=1 causal=True q=normal(0) k=normal(0) v=normal(0) block_k=1")
     seen = [planted(random_case(Random(seed), PLANTED, "float32", STAGES[0])) for seed in range(40)]
-    trigger = find_trigger(planted.finding(start), seen, PLANTED, planted, lambda case: True, Limits())
+    trigger = find_trigger(planted.finding(start), seen, [], PLANTED, planted, lambda case: True, Limits())
     assert "near this case only when" in trigger.text
     assert "causal is given" in trigger.text
     assert "s % 2 == 0" in trigger.text
@@ -165,7 +165,8 @@ def test_another_mistake_further_off_does_not_hide_the_one_at_hand():
 def test_few_probes_fail_where_each_costs_a_worker():
     planted = Planted(lambda case: case.dims["s"] > 2, kind="crash")
     shrunk = planted.shrunk()
-    trigger = find_trigger(shrunk, [], PLANTED, planted, lambda case: True, Limits(failures=6))
+    planted.tried.clear()
+    trigger = find_trigger(shrunk, [], [], PLANTED, planted, lambda case: True, Limits(failures=6))
     assert sum(judgement.finding is not None for judgement in planted.tried.values()) <= 6
     assert trigger is None or all(trigger.holds(j.case, {}) for j in planted.tried.values() if j.finding)
 
