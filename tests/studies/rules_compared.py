@@ -3,7 +3,7 @@
     python tests/studies/rules_compared.py
 
 With gpucheck and gpuemu importable (pip install --no-deps --target FOLDER gpucheck gpuemu, and FOLDER on PYTHONPATH),
-their assertions are compared too. The seed is fixed; a run takes about half an hour of one quiet core.
+their assertions are compared too. The seed is fixed; a run took about 45 minutes on two busy cores.
 """
 
 from __future__ import annotations

@@ -135,10 +135,10 @@ def plain(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def profile() -> str:
-    """The functions of the judge's process in which a hunt of numpy.flash2 in float32 spends its own time."""
+    """The functions of the judge's process in which a hunt of numpy.flash2 in float32 spends its processor time; waiting costs none."""
     with Sandbox() as sandbox:
         [implementation] = sandbox.load("numpy.flash2")
-        profiler = cProfile.Profile()
+        profiler = cProfile.Profile(time.process_time)
         result: HuntResult = profiler.runcall(Hunt(implementation, "float32", sandbox, Effort(seed=0, diagnose=False)).run)
     stats = pstats.Stats(profiler)
     total = sum(own for _, _, own, _, _ in stats.stats.values())  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "refute": ("Time to refute", refutations),
     "certify": ("Time to certify", certificates),
     "oracle": ("The budget reading", readings),
-    "profile": ("Own time of functions, under cProfile", profile),
+    "profile": ("Costs of functions, under cProfile", profile),
 }
 
 
@@ -185,8 +185,10 @@ def main(chosen: tuple[str, ...], output: str) -> None:
 PAGE = """\
 # How fast attest is
 
-Written by `python tests/studies/speed.py`: {machine}. Above a load of 1, times are those of a machine that does other things too;
-ratios and shares hold better than seconds.
+Written by `python tests/studies/speed.py`.
+Measured on {machine}.
+Above a load of 1 a machine does other things too: ratios and shares then hold better than seconds, and PyTorch, which runs two threads
+on two busy cores, suffers most.
 
 `making` is drawing and laying out a case's arrays, `oracle` the budget reading, `kernel` the wait for the worker beyond that (it
 computes at the same time), `judging` the comparison, `adequacy` the known mistakes run on the same cases, `rest` everything else.
