@@ -104,6 +104,7 @@ def finding_json(implementation: Implementation, finding: Finding, explained: li
         "ratio": number(finding.ratio),
         "explained_by": explained,
         "trigger": None if trigger is None else trigger.to_json(),
+        "reads": finding.reads,
         "details": finding.details,
         "replay": replay_line(implementation, finding),
     }

@@ -61,7 +61,11 @@ def diagnose(judgement: Judgement, passed: Sequence[Judgement], examiner: Examin
         seed: of the cases that are drawn.
         steps, seconds: limits of shrinking.
     """
-    return _Dissection(judgement, passed, examiner, seed).run(steps, seconds)
+    found = _Dissection(judgement, passed, examiner, seed).run(steps, seconds)
+    if judgement.finding is None or not judgement.finding.reads:
+        return found
+    # The smallest case has plain numbers: what the codes of the first one said is kept beside it.
+    return replace(found, finding=replace(found.finding, reads=f"{judgement.finding.reads} [{judgement.finding.case}]"))
 
 
 class _Dissection:

@@ -39,6 +39,8 @@ class Finding:
         where: output and index of the worst element.
         got, expected, budget: there.
         ratio: of the error to the budget; inf where the kind has no size.
+        details: the end of a traceback.
+        reads: what the output of a probe says was read instead of what was meant.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Finding:
     budget: float | None = None
     ratio: float = math.inf
     details: str = ""
+    reads: str = ""
 
 
 @dataclass(frozen=True)

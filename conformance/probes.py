@@ -138,7 +138,7 @@ def read(judgement: Judgement) -> Judgement:
     said = reading(judgement.case, judgement.outputs[0], judgement.wanted[0])
     if not said:
         return judgement
-    return replace(judgement, finding=replace(judgement.finding, message=f"{judgement.finding.message}; {said}"))
+    return replace(judgement, finding=replace(judgement.finding, reads=said))
 
 
 def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:

@@ -15,8 +15,8 @@ from itertools import takewhile
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case
-from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
-from conformance.cases.values import CODED_RECIPES, MASK_RECIPES
+from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS
+from conformance.cases.values import MASK_RECIPES
 from conformance.judge import Finding
 from oracle.conditions import holds
 
@@ -146,8 +146,6 @@ def _shorter(case: Case) -> Iterator[Case]:
 
 def _smaller(case: Case, name: str) -> Iterator[Case]:
     dims = case.dims
-    if name in WIDTH_LETTERS and any(recipe.recipe in CODED_RECIPES for recipe in case.arrays.values()):
-        return  # the width holds the code
     for candidate in _lower(dims[name], most_likely=1):
         together = {}
         if name == KV_HEADS and QUERY_HEADS in dims:
@@ -179,15 +177,11 @@ def _plainer_array(case: Case, name: str) -> Iterator[Case]:
 def _plainer(recipe: ArrayRecipe) -> Iterator[ArrayRecipe]:
     ranks = PLAIN_MASKS if recipe.recipe in MASK_RECIPES else PLAIN_FLOATS
     plainer = [name for rank in takewhile(lambda rank: recipe.recipe not in rank, ranks) for name in rank]
-    is_code = recipe.recipe in CODED_RECIPES  # which tells more than plain numbers
-    if not is_code:
-        yield from (ArrayRecipe(name, seed, recipe.axes) for name in plainer for seed in SEEDS)
+    yield from (ArrayRecipe(name, seed, recipe.axes) for name in plainer for seed in SEEDS)
     if recipe.layout != "contiguous":
         yield replace(recipe, layout="contiguous")
     if recipe.garbage:
         yield replace(recipe, garbage="")
-    if is_code:
-        return
     if recipe.gain != 1:
         yield replace(recipe, gain=1.0)
     yield from (replace(recipe, recipe=name) for name in plainer)

@@ -93,8 +93,7 @@ def _compared(case: Case, invariant: Invariant, own: Outputs, predicted: Outputs
         if not agrees.all() and (finding is None or largest > worst):
             found = worst_element(case, spec.name, got.value, want, ratio, int((~agrees).sum()))
             said = reading(case, got.value, want) if spec.name == "out" else ""
-            message = "; ".join([f"{invariant.name}: {invariant.statement}, but {found.message}", *([said] if said else [])])
-            finding = replace(found, kind="invariant", message=message)
+            finding = replace(found, kind="invariant", message=f"{invariant.name}: {invariant.statement}, but {found.message}", reads=said)
         worst = max(worst, largest)
     return Judgement(case, finding, worst)
 

@@ -157,6 +157,8 @@ def show_finding(
     for text in explained:
         known = [pitfalls[name] for name in pitfalls_named(text) if name in pitfalls]
         out.print(f"  explained by {escape(': '.join([text, *(f'{pitfall.explanation} ({pitfall.citation})' for pitfall in known)]))}")
+    if finding.reads:
+        out.print(f"  reads      {escape(finding.reads)}")
     if finding.details:
         last = [line for line in finding.details.strip().splitlines() if line.strip()][-4:]
         out.print("\n".join(f"  | {escape(line)}" for line in last))

@@ -140,8 +140,8 @@ def test_calls_that_agree_on_nan_are_a_finding():
 
 def test_a_selection_names_the_key_that_was_read():
     finding = findings_of(examiner_of("next_key_of_long_rows"), "selection")[0]
-    assert "read key" in finding.message
-    assert "was meant" in finding.message
+    assert "read key" in finding.reads
+    assert "was meant" in finding.reads
 
 
 def test_a_kernel_that_only_invariants_refute_is_refuted_and_its_line_replays():
