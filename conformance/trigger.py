@@ -50,6 +50,9 @@ SCALING = ("q", "lses")
 # A condition is worth saying if at least this share of the cases that it is true of failed.
 SHARE = 0.85
 
+# An error of fewer budgets comes and goes with the numbers, whatever else a single case has.
+UNCLEAR = 10.0
+
 # Without a condition, a failure that this share of all cases shows needs none.
 NEARLY_ALL = 0.9
 
@@ -128,6 +131,8 @@ def find_trigger(
     near = search.probe(neighbours(shrunk.case, implementation), limits.probes - ROUNDS * TESTS)
     trigger = search.conclude()
     if trigger is not None and (trigger.atoms or not trigger.passed or trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)):
+        return trigger
+    if shrunk.ratio < UNCLEAR:
         return trigger
     # Other mistakes may blur the picture further off.
     closer = _Search(shrunk, implementation, examine, valid, limits, near=True)
