@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from random import Random
 
 from threadpoolctl import threadpool_limits
 
 from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
+from conformance.cases.features import features
 from conformance.cases.strategies import random_case
 from conformance.diagnosis import Diagnosis, diagnose
 from conformance.examine import Clock, Examiner
@@ -160,14 +162,9 @@ class Hunt:
         return judgement if judgement is not None and judgement.finding is not None else None
 
     def _count(self, case: Case) -> None:
-        features = sorted({*case.options, *(set(case.arrays) - {"q", "k", "v"})})
-        dims = case.dims
-        if dims.get("h", 1) != dims.get("g", 1):
-            features.append("grouped heads")
-        if dims.get("l") != dims.get("s"):
-            features.append("Lq != Lk")
-        self.coverage.update(features)
-        self.coverage.update(f"{a} x {b}" for index, a in enumerate(features) for b in features[index + 1 :])
+        found = features(case)
+        self.coverage.update(found)
+        self.coverage.update(f"{a} x {b}" for a, b in combinations(found, 2))
 
     def _passed(self, judgement: Judgement) -> None:
         if judgement.case.invariant:  # the oracle has not judged it

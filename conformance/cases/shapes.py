@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 from oracle.catalogue import Method
@@ -22,7 +22,7 @@ COMMON_TILES = (16, 32, 64, 128, 8, 256)
 SPECIAL_LENGTHS = (
     1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 79, 96, 97, 127, 128, 129, 191, 193, 255, 256, 257, 511, 512, 513,
 )  # fmt: skip
-LONG_LENGTHS = (700, 1000, 1023, 1024, 1025, 1500, 2047, 2049, 4097)
+LONG_LENGTHS = (520, 528, 700, 768, 1000, 1023, 1024, 1025, 1500, 2047, 2048, 2049, 4096, 4097)
 WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160, 256)
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 
@@ -51,7 +51,7 @@ class Stage:
 STAGES = (
     Stage("small", 0.44, 20, 20_000),
     Stage("tiles", 0.34, 300, 70_000),
-    Stage("long", 0.12, 5000, 150_000),
+    Stage("long", 0.12, 5000, 300_000),
 )
 
 
@@ -81,7 +81,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     """Sizes for every dimension of a method, within a stage's limit of elements."""
     letters, small = method.signature.dims, stage.longest <= 20
     sizes = _lengths(choose, letters, stage, tile)
-    room = max(1, stage.elements // prod(max(size, 1) for size in sizes.values()))
+    room = max(1, stage.elements // (2 * prod(max(size, 1) for size in sizes.values())))
     if BATCHES in letters:
         sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2, 3, 2) if batch <= room] + [0] * small)
         room //= max(sizes[BATCHES], 1)
@@ -106,18 +106,20 @@ def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) 
     sizes = {letter: _length(choose, stage, tile) for letter in lengths}
     if len(lengths) < 2:
         return sizes
-    relation = choose(("equal", "free", "decode", "free", "longer", "free", "equal", "decode", "one key"))
+    relation = choose(("equal", "free", "decode", "free", "longer", "shorter", "equal", "decode", "one key"))
     queries, keys = sizes.values()
     if relation == "equal":
-        queries = keys
+        queries = keys = min(keys, isqrt(stage.elements))
     elif relation == "decode":
         queries = choose((1, 1, 1, 2, 3))
     elif relation == "one key":
         queries, keys = choose((1, queries)), 1
     elif relation == "longer":
         queries, keys = sorted((queries, keys))
-    # Most large cases leave room for several heads and sequences.
-    most = stage.elements // choose((1, 8, 30))
-    if queries * keys > most:
-        queries = max(1, most // keys)
+    elif relation == "shorter":
+        keys, queries = sorted((min(queries, isqrt(stage.elements)), keys))
+    # Room for several heads and sequences, unless that would undo the relation.
+    room = 1 if relation in ("equal", "shorter") else choose((4, 16) if stage.longest <= 300 else (16, 60))
+    if queries * keys * room > stage.elements:
+        queries = max(1, stage.elements // (keys * room))
     return {QUERY_LENGTHS: queries, KEY_LENGTHS: keys}

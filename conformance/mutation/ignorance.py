@@ -6,34 +6,19 @@ decode path without the window. Every option is paired with every other one and 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.cases.features import shapes_of
 from conformance.registry import Implementation
 from oracle import get_method
 from oracle.catalogue import Method
-from oracle.signature import ArraySpec
+from oracle.signature import ArraySpec, Signature
 
-__all__ = ["OCCASIONS", "Ignorance", "first_along", "ignorance"]
-
-# What the dimensions of a call may be like, as text over the arguments.
-OCCASIONS = {
-    "grouped heads": "q.shape[1] != k.shape[1]",
-    "several key/value heads": "k.shape[1] > 1",
-    "Lq < Lk": "q.shape[2] < k.shape[2]",
-    "Lq > Lk": "q.shape[2] > k.shape[2]",
-    "Lq = Lk": "q.shape[2] == k.shape[2]",
-    "one query": "q.shape[2] == 1 < k.shape[2]",
-    "Dv != D": "q.shape[3] != v.shape[3]",
-    "several sequences": "q.shape[0] > 1",
-    "several tiles of keys": "k.shape[2] > 64",
-    "more than 512 keys": "k.shape[2] > 512",
-    "a ragged tile of keys": "k.shape[2] % 16 != 0",
-    "full tiles of keys": "k.shape[2] % 16 == 0 < k.shape[2]",
-    "a width not a multiple of 8": "q.shape[3] % 8 != 0",
-}
+__all__ = ["Ignorance", "first_along", "ignorance"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +39,8 @@ class Ignorance:
 def ignorance(implementation: Implementation) -> Iterator[Ignorance]:
     """Everything that the function of an implementation can ignore."""
     method = get_method(implementation.method)
-    shapes = OCCASIONS if "s" in method.signature.dims else {}
-    occasions = {f"{option} is given": _given(method, option) for option in implementation.options} | shapes
+    occasions = {f"{option} is given": _given(method, option) for option in implementation.options}
+    occasions |= {name: _over_arrays(condition, method) for name, condition in shapes_of(method).items()}
     for option in implementation.options:
         for what, statement in _ways(method, option).items():
             yield Ignorance("ignore option", f"ignore {what}", statement)
@@ -72,6 +57,21 @@ def first_along(array: np.ndarray | None, axis: int) -> np.ndarray | None:
     if array is None or array.ndim < -axis or array.shape[axis] == 0:
         return array
     return np.broadcast_to(np.take(array, [0], axis=axis), array.shape)
+
+
+class _Shapes(ast.NodeTransformer):
+    """Puts the size of an array's axis for each dimension."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._sizes = {dim: f"{spec.name}.shape[{axis}]" for spec in signature.required for axis, dim in enumerate(spec.dims)}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.parse(self._sizes[node.id], mode="eval").body
+
+
+def _over_arrays(condition: str, method: Method) -> str:
+    """A condition over dimensions as one over the required arrays of a method."""
+    return ast.unparse(_Shapes(method.signature).visit(ast.parse(condition, mode="eval")))
 
 
 def _given(method: Method, option: str) -> str:

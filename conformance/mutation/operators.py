@@ -1,56 +1,18 @@
 """Mutation operators: the ways in which a program is changed in one place.
 
-An operator looks at one node of a function's syntax tree and yields what could stand in its place: an expression for an
-expression, statements for a statement. None of them knows attention; the mistakes that need to (an option that is
-ignored, an axis of a mask that is not looked at) are in `programs`.
+An operator looks at one place of a function and yields what could stand there instead. None of them knows attention; the
+mistakes that need to (an option that is ignored, an axis of a mask that is not looked at) are in `ignorance`.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 
-__all__ = ["OPERATORS", "Change", "Located", "Operator", "Place", "Role", "places"]
+from conformance.mutation.places import Change, Place, Role, targets
 
-Role = Sequence[str]  # names that a programmer may mistake for each other
-
-
-@dataclass(frozen=True)
-class Place:
-    """A node and where it hangs.
-
-    Attributes:
-        node: an expression or a statement.
-        siblings: the statements of its block, for a statement.
-        looped: whether it is a statement of a loop's body.
-        bound: names that have a value before the statement.
-        roles: groups of names that may be mistaken for each other.
-    """
-
-    node: ast.AST
-    siblings: list[ast.stmt] | None
-    looped: bool
-    bound: frozenset[str]
-    roles: tuple[Role, ...]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What stands in a node's place.
-
-    Attributes:
-        new: an expression, or statements.
-        words: what was done; "" where the texts before and after say it.
-        following: how many of the statements that follow are replaced too.
-    """
-
-    new: ast.expr | list[ast.stmt]
-    words: str = ""
-    following: int = 0
-
+__all__ = ["OPERATORS", "Operator"]
 
 Operator = Callable[[Place], Iterator[Change]]
 
@@ -227,7 +189,7 @@ def bound(place: Place) -> Iterator[Change]:
 def drop_statement(place: Place) -> Iterator[Change]:
     """A statement without which every name still has a value."""
     node = place.node
-    if isinstance(node, (ast.AugAssign, ast.Expr, ast.If, ast.For)) or (isinstance(node, ast.Assign) and _had(_targets(node), place)):
+    if isinstance(node, (ast.AugAssign, ast.Expr, ast.If, ast.For)) or (isinstance(node, ast.Assign) and place.has(targets(node))):
         yield Change([ast.Pass()], f"drop {_head(node)}")
 
 
@@ -243,13 +205,9 @@ def duplicate_statement(place: Place) -> Iterator[Change]:
 def reorder(place: Place) -> Iterator[Change]:
     """A statement changes places with the next one, which depends on it."""
     node = place.node
-    if place.siblings is None or not isinstance(node, (ast.Assign, ast.AugAssign)):
-        return
-    following = place.siblings[place.siblings.index(node) + 1 :][:1]
-    if following and isinstance(following[0], (ast.Assign, ast.AugAssign)):
-        after = following[0]
+    if isinstance(node, (ast.Assign, ast.AugAssign)) and isinstance(after := place.next, (ast.Assign, ast.AugAssign)):
         shared = _read(after) & _written(node)
-        if (shared and _had(shared, place)) or _read(node) & _written(after):
+        if (shared and place.has(shared)) or _read(node) & _written(after):
             yield Change([after, node], f"{_head(after)} before {_head(node)}", following=1)
 
 
@@ -281,81 +239,6 @@ _OPERATORS: tuple[Operator, ...] = (
 OPERATORS = {operator.__name__.replace("_", " "): operator for operator in _OPERATORS}
 
 
-@dataclass(frozen=True)
-class Located:
-    """A place, and how to change what stands there."""
-
-    place: Place
-    parent: ast.AST
-    field: str
-    index: int | None
-
-    def changes(self, operators: Mapping[str, Operator]) -> Iterator[tuple[str, Change]]:
-        """What the operators make of the place, each with the name of its operator."""
-        for name, operator in operators.items():
-            for change in operator(self.place):
-                yield name, change
-
-    def words(self, change: Change) -> str:
-        """What was changed: the text before and after, unless the change says it better."""
-        return change.words or f"{ast.unparse(self.place.node)} -> {' '.join(map(ast.unparse, _listed(change.new)))}"
-
-    @contextmanager
-    def put(self, change: Change) -> Iterator[None]:
-        """Change the tree for a while."""
-        if self.index is None:
-            setattr(self.parent, self.field, change.new)
-            yield
-            setattr(self.parent, self.field, self.place.node)
-        else:
-            block = getattr(self.parent, self.field)
-            kept = list(block)
-            block[self.index : self.index + 1 + change.following] = _listed(change.new)
-            yield
-            block[:] = kept
-
-
-def places(function: ast.FunctionDef, roles: tuple[Role, ...] = ()) -> Iterator[Located]:
-    """Every expression and statement of a function's body, in order; annotations and defaults are left alone."""
-    known = {argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)}
-    yield from _block(function, "body", known, roles, looped=False)
-
-
-def _block(parent: ast.AST, field: str, known: set[str], roles: tuple[Role, ...], looped: bool) -> Iterator[Located]:
-    statements: list[ast.stmt] = getattr(parent, field)
-    for index, statement in enumerate(list(statements)):
-        if isinstance(statement, ast.FunctionDef):
-            inner = {argument.arg for argument in ast.walk(statement.args) if isinstance(argument, ast.arg)}
-            yield from _block(statement, "body", known | inner, roles, looped=False)
-            continue
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
-        yield Located(Place(statement, statements, looped, frozenset(known), roles), parent, field, index)
-        if isinstance(statement, ast.For):
-            known |= _names(statement.target)
-        yield from _expressions(statement, frozenset(known), roles)
-        known |= _targets(statement) | _names(statement)
-        for name in ("body", "orelse"):
-            if getattr(statement, name, None):
-                yield from _block(statement, name, known, roles, looped=looped or isinstance(statement, (ast.For, ast.While)))
-
-
-def _expressions(parent: ast.AST, known: frozenset[str], roles: tuple[Role, ...]) -> Iterator[Located]:
-    for field, value in ast.iter_fields(parent):
-        if field in ("annotation", "body", "orelse") and isinstance(parent, ast.stmt):
-            continue
-        for index, node in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(node, (ast.expr, ast.comprehension, ast.keyword)):
-                inside = known | _names(node)  # a comprehension's own names
-                if isinstance(node, ast.expr):
-                    yield Located(Place(node, None, False, inside, roles), parent, field, index if isinstance(value, list) else None)
-                yield from _expressions(node, inside, roles)
-
-
-def _listed(new: ast.expr | list[ast.stmt]) -> Sequence[ast.AST]:
-    return new if isinstance(new, list) else [new]
-
-
 def _elements(node: ast.Call | ast.Tuple) -> list[ast.expr]:
     return node.args if isinstance(node, ast.Call) else node.elts
 
@@ -374,37 +257,23 @@ def _number(value: float) -> ast.expr:
 
 def _off_by_one(value: ast.expr) -> list[ast.expr]:
     """One more and one less; of a number `constant` takes care."""
-    return [] if isinstance(value, ast.Constant) else [ast.BinOp(value, kind, ast.Constant(1)) for kind in (ast.Add(), ast.Sub())]
+    if isinstance(value.operand if isinstance(value, ast.UnaryOp) else value, ast.Constant):
+        return []
+    return [ast.BinOp(value, kind, ast.Constant(1)) for kind in (ast.Add(), ast.Sub())]
 
 
 def _same_role(name: str, roles: tuple[Role, ...]) -> list[str]:
     return [other for group in roles if name in group for other in group if other != name]
 
 
-def _names(node: ast.AST) -> set[str]:
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
-
-
-def _targets(node: ast.AST) -> set[str]:
-    """What an assignment gives a value: names, and attributes as they are written."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, (ast.AugAssign, ast.AnnAssign)) else []
-    flat = [element for target in targets for element in (target.elts if isinstance(target, ast.Tuple) else [target])]
-    return {ast.unparse(target) for target in flat}
-
-
-def _had(names: set[str], place: Place) -> bool:
-    """Whether names and parts of objects have a value before a statement, as far as one can tell without running it."""
-    return all(name in place.bound or not name.isidentifier() for name in names)
-
-
 def _written(node: ast.AST) -> set[str]:
-    """As `_targets`, an array instead of its part."""
-    return {target.partition("[")[0] for target in _targets(node)}
+    """As `targets`, an array instead of its part."""
+    return {target.partition("[")[0] for target in targets(node)}
 
 
 def _read(node: ast.AST) -> set[str]:
     read = {ast.unparse(part) for part in ast.walk(node) if isinstance(part, (ast.Name, ast.Attribute)) and isinstance(part.ctx, ast.Load)}
-    return read | (_targets(node) if isinstance(node, ast.AugAssign) else set())
+    return read | (targets(node) if isinstance(node, ast.AugAssign) else set())
 
 
 def _head(node: ast.AST) -> str:

@@ -9,10 +9,9 @@ import __future__
 
 import ast
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from types import CodeType, ModuleType
@@ -21,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from conformance.mutation.ignorance import first_along, ignorance
-from conformance.mutation.operators import OPERATORS, Operator, Role, places
+from conformance.mutation.operators import OPERATORS, Operator
+from conformance.mutation.places import Role, places
 from conformance.registry import Implementation
 from oracle import get_method
 
@@ -40,22 +40,31 @@ class EndlessLoopError(Exception):
     """The loops of a call went round more often than any right call's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mutant:
     """A program with one change.
 
     Attributes:
         name: function, text before and text after: stable until that function changes.
         operator: name of the operator.
-        function: takes the program's arguments.
+        source: of the definition that was changed.
+        program: whose definition it was.
+        position: of the definition among the program's statements.
     """
 
     name: str
     operator: str
-    function: Function
+    source: str
+    program: Program = field(repr=False)
+    position: int = field(repr=False)
+
+    @cached_property
+    def function(self) -> Function:
+        """Takes the program's arguments by keyword."""
+        return self.program.linked({self.position: _compile(ast.parse(self.source).body[0])})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """The source of one function, with everything that it is made of.
 
@@ -80,8 +89,7 @@ class Program:
         """All top-level statements of the modules, without what declares them or imports them from one another."""
         statements: list[ast.stmt] = []
         for name in self.modules:
-            import_module(name)
-            for statement in ast.parse(inspect.getsource(sys.modules[name])).body:
+            for statement in ast.parse(inspect.getsource(import_module(name))).body:
                 if isinstance(statement, ast.ImportFrom) and statement.module in {*self.modules, "__future__"}:
                     continue
                 if isinstance(statement, ast.FunctionDef):
@@ -94,23 +102,33 @@ class Program:
             raise ValueError(f"{sorted(missing)[0]} is not defined in {', '.join(self.modules)}, but should be [{self.name}]")
         return statements
 
+    @cached_property
     def original(self) -> Function:
         """The function without a change."""
-        return self._linked(self._compiled)
+        return self.linked({})
 
     def mutants(self, operators: Mapping[str, Operator] = OPERATORS) -> Iterator[Mutant]:
         """Every change of every target, each result once; then the options and axes that the entry ignores."""
-        compiled = self._compiled  # before any change is in the tree
         seen = {ast.unparse(statement) for statement in self.statements}
         names: dict[str, int] = {}
-        for position, operator, words, tree in self._changes(operators):
-            text = ast.unparse(tree)
-            if text in seen:
-                continue
-            seen.add(text)
-            names[words] = names.get(words, 0) + 1
-            name = words if names[words] == 1 else f"{words} (no. {names[words]})"
-            yield Mutant(name, operator, self._linked([*compiled[:position], _compile(tree), *compiled[position + 1 :]]))
+        for position, operator, words, changed in self._changes(operators):
+            source = ast.unparse(changed)
+            if source not in seen:
+                seen.add(source)
+                names[words] = names.get(words, 0) + 1
+                name = words if names[words] == 1 else f"{words} (no. {names[words]})"
+                yield Mutant(name, operator, source, self, position)
+
+    def linked(self, changed: Mapping[int, CodeType]) -> Function:
+        """The entry of a new namespace in which some definitions, by their position, are others."""
+        namespace: dict[str, Any] = {"__name__": self.modules[0], "first_along": first_along, "declared": _declared}
+        for position, code in enumerate(self._compiled):
+            exec(changed.get(position, code), namespace)
+        if "np" in namespace:
+            namespace["np"] = _POISONED_NUMPY
+        rounds = _Rounds(namespace[self.entry])
+        namespace["next_round"] = rounds.next
+        return rounds
 
     @cached_property
     def _compiled(self) -> list[CodeType]:
@@ -118,30 +136,21 @@ class Program:
 
     def _changes(self, operators: Mapping[str, Operator]) -> Iterator[tuple[int, str, str, ast.stmt]]:
         """Position of the changed definition, operator, words, and the definition, which changes back on the next step."""
-        for position, statement in enumerate(self.statements):
+        for position, statement in enumerate(deepcopy(self.statements)):
             for qualified, function in _functions(statement):
                 if not {qualified, _name(statement)} & {*self.targets}:
                     continue
-                for located in places(function, self.roles):
-                    for operator, change in located.changes(operators):
-                        with located.put(change):
-                            yield position, operator, f"{qualified}: {located.words(change)}", statement
+                for place in places(function, self.roles):
+                    for name, operator in operators.items():
+                        for change in operator(place):
+                            with place.put(change):
+                                yield position, name, f"{qualified}: {place.words(change)}", statement
             if _name(statement) == self.entry:
                 assert isinstance(statement, ast.FunctionDef), "the entry is a function"
                 for ignored in ignorance(self.implementation):
                     changed = deepcopy(statement)
                     changed.body[0:0] = ast.parse(ignored.statement).body
                     yield position, ignored.operator, ignored.words, changed
-
-    def _linked(self, codes: list[CodeType]) -> Function:
-        namespace: dict[str, Any] = {"__name__": self.modules[0], "first_along": first_along, "declared": _declared}
-        for code in codes:
-            exec(code, namespace)
-        if "np" in namespace:
-            namespace["np"] = _POISONED_NUMPY
-        rounds = _Rounds(namespace[self.entry])
-        namespace["next_round"] = rounds.next
-        return rounds
 
 
 def specification(method: str, targets: tuple[str, ...], roles: tuple[Role, ...] = ()) -> Program:

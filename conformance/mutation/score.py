@@ -22,9 +22,6 @@ from oracle.readings import Expected, expected
 
 __all__ = ["MutationReport", "Outcome", "drawn_cases", "mutation_score"]
 
-# A mistake of meaning shows in every dtype; this one is the cheapest to compute in.
-DTYPE = "float32"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,7 +30,7 @@ class Outcome:
     Attributes:
         mutant: it.
         case: index of the case on which it was told from the program; None if it survived them all.
-        how: exception, shape, dtype or value; "" for a survivor.
+        how: the name of an exception, shape, dtype or value; "" for a survivor.
     """
 
     mutant: Mutant
@@ -68,29 +65,31 @@ class MutationReport:
         return 1 - len(self.survivors) / max(len(self.outcomes), 1)
 
 
-def mutation_score(program: Program, *, effort: Effort | None = None, mutants: Sequence[Mutant] | None = None) -> MutationReport:
+def mutation_score(
+    program: Program, *, effort: Effort | None = None, mutants: Sequence[Mutant] | None = None, dtype: str = "float32"
+) -> MutationReport:
     """Run the mutants of a program on the cases that a hunt would draw for it, each until the judge tells it from the program.
 
     Args:
         program: what is mutated; it must itself be right.
         effort: number of cases, seed and limit of time; 500 cases by default, without a limit.
         mutants: which of them; all by default.
+        dtype: of the arguments. A specification computes in it, so in 16 bits only programs with a dtype of their own are right.
 
     Raises:
         AssertionError: the program itself is wrong on a case, so that its mutants cannot be judged.
     """
     effort = effort or Effort(seconds=np.inf)
     started = time.monotonic()
-    original = program.original()
     living = list(program.mutants() if mutants is None else mutants)
     outcomes = {mutant.name: Outcome(mutant) for mutant in living}
-    judge, number = Judge(program.implementation, DTYPE), 0
+    judge, number = Judge(program.implementation, dtype), 0
     with threadpool_limits(limits=1, user_api="blas"), np.errstate(all="ignore"):
-        for case in drawn_cases(program.implementation, effort):
+        for case in drawn_cases(program.implementation, dtype, effort):
             if not living or time.monotonic() > started + effort.seconds:
                 break
             arguments, wanted = _prepared(judge, case)
-            own = _told_apart(original, arguments, wanted)
+            own = _told_apart(program.original, arguments, wanted)
             assert not own, f"the program {program.name} itself differs ({own}) [{case}]"
             for mutant in living:
                 if how := _told_apart(mutant.function, arguments, wanted):
@@ -100,28 +99,28 @@ def mutation_score(program: Program, *, effort: Effort | None = None, mutants: S
     return MutationReport(program.name, tuple(outcomes.values()), number, time.monotonic() - started)
 
 
-def drawn_cases(implementation: Implementation, effort: Effort) -> Iterator[Case]:
+def drawn_cases(implementation: Implementation, dtype: str, effort: Effort) -> Iterator[Case]:
     """The cases of a hunt, up to those that it adds for mistakes not ruled out."""
     rng = Random(f"{effort.seed} {implementation.method}")
-    for stage in stages(DTYPE):
+    for stage in stages(dtype):
         for _ in range(round(stage.share * effort.examples)):
-            yield random_case(rng, implementation, DTYPE, stage)
+            yield random_case(rng, implementation, dtype, stage)
 
 
-def _prepared(judge: Judge, case: Case) -> tuple[dict[str, Any], tuple[Expected, ...]]:
-    """Arguments that nobody can write to, and what the oracle expects of each output."""
+def _prepared(judge: Judge, case: Case) -> tuple[dict[str, Any], list[tuple[str, Expected]]]:
+    """Arguments that nobody can write to; and of each output its dtype and what the oracle expects."""
     meaning = judge.implementation.meaning
     made, plain = case.arguments(meaning), case.without_garbage()
     bounds = judge.expect(case, made if plain is case else plain.arguments(meaning))
     for value in made.values():
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
-    specs = case.specification.signature.outputs
-    wanted = tuple(expected(bound, case.storage(spec)) for bound, spec in zip(bounds, specs, strict=True))
+    formats = [case.storage(spec) for spec in case.specification.signature.outputs]
+    wanted = [(form.name, expected(bound, form)) for bound, form in zip(bounds, formats, strict=True)]
     return {**made, **meaning, **case.tunables}, wanted
 
 
-def _told_apart(function: Function, arguments: Mapping[str, Any], wanted: tuple[Expected, ...]) -> str:
+def _told_apart(function: Function, arguments: Mapping[str, Any], wanted: Sequence[tuple[str, Expected]]) -> str:
     """How a call differs from what is expected; "" if it does not."""
     try:
         outputs = function(**arguments)
@@ -130,10 +129,10 @@ def _told_apart(function: Function, arguments: Mapping[str, Any], wanted: tuple[
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     if len(outputs) != len(wanted):
         return "shape"
-    for got, want in zip(outputs, wanted, strict=True):
+    for got, (dtype, want) in zip(outputs, wanted, strict=True):
         if np.shape(got) != want.value.shape:
             return "shape"
-        if getattr(got, "dtype", None) != DTYPE:
+        if str(getattr(got, "dtype", "")) != dtype:
             return "dtype"
         if not compare(got, want)[1].all():
             return "value"
