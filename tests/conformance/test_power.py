@@ -78,7 +78,7 @@ BLATANT_TO_SUBTLE = (
     Planted("merge_empty_parts_give_nan", 20, 18, "merge_attention_states"),
     Planted("accumulator_keeps_old_maximum", 25, 18),
     Planted("empty_row_averages_values", 25, 18),
-    Planted("causal_lost_when_mask_given", 65, 18),
+    Planted("causal_lost_when_mask_given", 90, 18),
     Planted("half_precision_logits_overflow", 50, 17, dtype="float16"),
     Planted("sentinel_minus_fifty_thousand", 105, 14),
 )
