@@ -34,7 +34,7 @@ MISSED = 2
 SHARP = 0.95
 
 # Sizes of tiles that kernels use, besides those that a certificate rules out.
-MORE_TILES = (8, 256)
+MORE_TILES = (8, 48, 80, 96, 192, 256)
 
 # Added to a mistake that explains what happens where the trigger holds, and would have shown elsewhere as well; between two.
 THERE, TOGETHER = ", only where the trigger holds", " together with "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ WORDS = {
     "expanded_batch": "is expanded with stride 0 along the batch",
     "expanded_rows": "is expanded with stride 0 along its rows",
 }
+
+# Sizes whose products are offsets into arrays.
+OFFSETS = ("sd", "ls", "bh", "gsd", "hls", "hle")
 
 # What the axes of a mask or a bias go through.
 AXES = {"b": "batches", "h": "heads", "l": "queries", "s": "keys"}
@@ -102,7 +105,7 @@ def _counts(case: Case) -> dict[str, int]:
     counts = {**dims, **tunables}
     if {"h", "g"} <= set(dims):
         counts["h // g"] = dims["h"] // dims["g"]
-    counts |= {f"{a} * {b}": dims[a] * dims[b] for a, b in (("s", "d"), ("l", "s"), ("b", "h")) if {a, b} <= set(dims)}
+    counts |= {" * ".join(letters): prod(dims[letter] for letter in letters) for letters in OFFSETS if set(letters) <= set(dims)}
     for length, tile, name in (("s", "block_k", "key"), ("l", "block_q", "query")):
         if tile in tunables and length in dims:
             counts[f"number of {name} tiles"] = -(-dims[length] // tunables[tile])
@@ -114,7 +117,7 @@ def _counts(case: Case) -> dict[str, int]:
 def _options(case: Case) -> Iterator[Flag]:
     method = case.specification
     for name in method.keywords:
-        if name in case.arrays or case.options.get(name) not in (None, False):
+        if name in case.arrays or not any(case.options.get(name) is missing for missing in (None, False)):  # a scale of 0 is given
             condition = name if method.options.get(name) == "flag" else f"{name} is not None"
             yield Flag(f"{name} is given", f"{name} is not given", condition)
     if "scale" in method.options:
@@ -185,6 +188,7 @@ def _magnitudes(steps: Reference) -> dict[str, float]:
     apart = rows.max(axis=-1, initial=-np.inf) - rows.min(axis=-1, initial=np.inf, where=np.isfinite(rows))
     return {
         **capped,
+        "largest magnitude of a value": np.abs(steps.v).max(initial=0.0),
         "largest logit": rows.max(initial=-np.inf),
         "smallest maximum of a row": rows.min(initial=np.inf, where=np.isfinite(rows)),
         "largest magnitude of a logit": np.abs(scores).max(initial=0.0, where=np.isfinite(scores)),

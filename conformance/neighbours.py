@@ -27,6 +27,7 @@ PLAIN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "real": (0.3, 1.0, 0.0, -0.5),
 }
 TURNS = {QUERY_LENGTHS: 3, KEY_LENGTHS: 3, **dict.fromkeys(WIDTH_LETTERS, 2)}
+WEIGHED = ("v", "outs")  # of zeros, whatever weighs them, nothing shows
 FLOATS = ("normal", "zeros", "ones")
 MASKS = ("full", "random", "empty", "single_key", "late", "empty_rows", "padding_right")
 AXES: tuple[tuple[str, ...] | None, ...] = (None, ("l", "s"), ("s",), ("h", "l", "s"), ("b", "1", "1", "s"), ("b", "1", "l", "s"))
@@ -133,7 +134,7 @@ def _values(case: Case, name: str) -> Iterator[Case]:
     if recipe.garbage:
         yield _with(case, name, garbage="")
     for other in MASKS if spec.kind == "bool" else FLOATS:
-        if other != recipe.recipe:
+        if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)
     if spec.kind != "bool":
         for gain in dict.fromkeys((1.0, recipe.gain * 10, recipe.gain / 10, recipe.gain / 2)):

@@ -44,8 +44,8 @@ BASES = 4
 # Neighbours of each that are looked at.
 SCANNED = 80
 
-# Arrays whose gain scales the magnitudes.
-SCALING = ("q", "lses")
+# Arrays whose gain scales the magnitudes: the values their own, these the others.
+VALUES, SCALING = "largest magnitude of a value", ("q", "lses")
 
 # A condition is worth saying if at least this share of the cases that it is true of failed.
 SHARE = 0.85
@@ -53,8 +53,8 @@ SHARE = 0.85
 # An error of fewer budgets comes and goes with the numbers, whatever else a single case has.
 UNCLEAR = 10.0
 
-# Without a condition, a failure that this share of all cases shows needs none.
-NEARLY_ALL = 0.9
+# Without a condition, a failure that this share of all cases shows needs none, or is said to be frequent.
+NEARLY_ALL, MOST = 0.9, 0.6
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,8 @@ def find_trigger(
         search.learn(judgement)
     near = search.probe(neighbours(shrunk.case, implementation), limits.probes - ROUNDS * TESTS)
     trigger = search.conclude()
-    if trigger is not None and (trigger.atoms or not trigger.passed or trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)):
-        return trigger
-    if shrunk.ratio < UNCLEAR:
+    everywhere = trigger is not None and trigger.failed >= NEARLY_ALL * (trigger.failed + trigger.passed)
+    if everywhere or (trigger is not None and trigger.atoms) or shrunk.ratio < UNCLEAR:
         return trigger
     # Other mistakes may blur the picture further off.
     closer = _Search(shrunk, implementation, examine, valid, limits, near=True)
@@ -253,9 +252,10 @@ class _Search:
         if chosen and failed[inside].mean() >= SHARE:
             text = " and ".join(atom.text for atom in chosen)
             return Trigger(f"only when {text}{_legend(chosen)}{again}", self._condition(chosen), *counts, elements, chosen)
-        everywhere = int(failed.sum()), int((~failed).sum()), 0
-        if failed.mean() >= NEARLY_ALL and failed.size > 1:
-            return Trigger(f"on {'' if failed.all() else 'nearly '}every case tried{again}", "", *everywhere, elements)
+        share, everywhere = failed.mean(), (int(failed.sum()), int((~failed).sum()), 0)
+        often = "every case tried" if share == 1 else "nearly every case tried" if share >= NEARLY_ALL else "most cases tried"
+        if share >= MOST and failed.size > 1:
+            return Trigger(f"on {often}{again}", "", *everywhere, elements)
         return Trigger(f"on some cases{again}", "", *everywhere, elements) if elements or again else None
 
     def _condition(self, chosen: tuple[Atom, ...]) -> str:
@@ -287,7 +287,7 @@ def _narrowing(atom: Atom, failed: list[Facts]) -> Iterator[Case]:
     case, own = failed[nearest].case, magnitudes[nearest]
     for share in (0.5, 0.25, 0.75):
         wanted = low + (high - low) * share
-        for array in SCALING:
+        for array in ("v",) if atom.subject == VALUES else SCALING:
             if array in case.arrays and own * wanted > 0:
                 recipe = case.arrays[array]
                 yield replace(case, arrays={**case.arrays, array: replace(recipe, gain=float(f"{recipe.gain * wanted / own:.3g}"))})

@@ -71,6 +71,8 @@ def main() -> None:
     for name in ("explained", "trigger"):
         echo(f"{name}: {sum(bool(record[name]) for record in refuted)} of {len(refuted)}")
     echo(f"neither: {sum(not (record['explained'] or record['trigger']) for record in refuted)} of {len(refuted)}")
+    own = sorted(record["cpu"] for record in refuted)
+    echo(f"seconds of the judge's own, hunt included: median {statistics.median(own):.2f}, p90 {own[int(len(own) * 0.9)]:.2f}")
     echo(f"seconds after the finding: median {statistics.median(seconds):.2f}, p90 {seconds[int(len(seconds) * 0.9)]:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1))
