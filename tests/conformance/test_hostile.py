@@ -177,7 +177,7 @@ def message_of(name, line):
         ("closes_descriptors", ("a call closes file descriptors that it did not open",)),
         ("returns_an_enormous_shape", ("out.shape=(1048576, 1048576, 1024), but should be (1, 2, 3, 4)",)),
         ("deletes_files", ("the file attest.txt in the working directory from 'intact'",)),
-        ("sets_environment", ("the environment variable OMP_NUM_THREADS from None to '1'",)),
+        ("sets_environment", ("the environment variable MKL_NUM_THREADS from None to '3'",)),
         ("seeds_numpy", ("the seed of numpy.random",)),
         ("patches_numpy", ("the call changed the function numpy.exp",)),
         ("flushes_subnormals", ("the processor's flushing of subnormal numbers from False to True",)),
