@@ -51,7 +51,7 @@ VALUES, SCALING = "largest magnitude of a value", ("q", "lses")
 SHARE = 0.85
 
 # An error of fewer budgets comes and goes with the numbers, whatever else a single case has.
-UNCLEAR = 10.0
+UNCLEAR = 100.0
 
 # Without a condition, a failure that this share of all cases shows needs none, or is said to be frequent.
 NEARLY_ALL, MOST = 0.9, 0.6
