@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.facts import Facts, Flag
+from conformance.facts import VALUES, Facts, Flag
 
 __all__ = ["INSIDE", "INSIDE_NEAR", "NEGLIGIBLE", "Atom", "Table", "fit", "rivals"]
 
@@ -42,8 +42,8 @@ NOTABLE = {
 }
 LIMITS = {"float64": ("", "float64"), "float16": ("", "float32", "float16"), "float32": ("", "float32"), "bfloat16": ("", "float32")}
 
-# A magnitude below is as good as zero.
-NEGLIGIBLE = 1e-6
+# A magnitude below is as good as zero; values below are as good as any.
+NEGLIGIBLE, LARGE_VALUE = 1e-6, 100.0
 
 # What an atom costs: a comparison of two sizes or a remainder says more than a bound on one size, and that a failure takes
 # something small, or something left out, is seldom the reason.
@@ -235,6 +235,8 @@ def _magnitudes(table: Table, failed: Column) -> Iterator[Atom]:
             continue
         low, high = float(wrong.min()), float(wrong.max())
         below, above = right[right < low], right[right > high]
+        if name == VALUES and low < LARGE_VALUE:
+            continue
         if below.size:
             gap = float(below.max()), low
             if low > NEGLIGIBLE or low < 0:

@@ -15,7 +15,9 @@ from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.pitfalls.dense import Reference
 
-__all__ = ["Facts", "Flag"]
+__all__ = ["VALUES", "Facts", "Flag"]
+
+VALUES = "largest magnitude of a value"
 
 # What an array is when it is laid out so; see `conformance.cases.layouts`.
 WORDS = {
@@ -188,7 +190,7 @@ def _magnitudes(steps: Reference) -> dict[str, float]:
     apart = rows.max(axis=-1, initial=-np.inf) - rows.min(axis=-1, initial=np.inf, where=np.isfinite(rows))
     return {
         **capped,
-        "largest magnitude of a value": np.abs(steps.v).max(initial=0.0),
+        VALUES: np.abs(steps.v).max(initial=0.0),
         "largest logit": rows.max(initial=-np.inf),
         "smallest maximum of a row": rows.min(initial=np.inf, where=np.isfinite(rows)),
         "largest magnitude of a logit": np.abs(scores).max(initial=0.0, where=np.isfinite(scores)),

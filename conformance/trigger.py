@@ -18,7 +18,7 @@ import numpy as np
 from conformance.atoms import INSIDE, INSIDE_NEAR, NEGLIGIBLE, Atom, Table, fit, rivals
 from conformance.cases.case import Case
 from conformance.elements import wrong_elements
-from conformance.facts import Facts
+from conformance.facts import VALUES, Facts
 from conformance.judge import Finding, Judgement
 from conformance.neighbours import neighbours
 from conformance.registry import Implementation
@@ -44,8 +44,8 @@ BASES = 4
 # Neighbours of each that are looked at.
 SCANNED = 80
 
-# Arrays whose gain scales the magnitudes: the values their own, these the others.
-VALUES, SCALING = "largest magnitude of a value", ("q", "lses")
+# Arrays whose gain scales the magnitudes, but for that of the values.
+SCALING = ("q", "lses")
 
 # A condition is worth saying if at least this share of the cases that it is true of failed.
 SHARE = 0.85
