@@ -117,14 +117,17 @@ class _Dissection:
 
     def _alone(self, small: Finding, seconds: float) -> tuple[Finding | None, str]:
         """The finding as it happens in a new worker, where nothing was called before, and what it takes if not that alone."""
-        for case in (small.case, self.found.case):
-            cold, warm = replace(case, warm=False), replace(case, warm=True)
-            for tried, when in ((cold, ""), (warm, AFTER_ANOTHER)):
-                finding = self._afresh(tried)
-                if finding is not None and keeps(self.found, finding):
-                    # Where earlier calls matter, what failed on the way down may have failed because of them.
-                    clean = tried == cold and case == small.case
-                    return finding if clean else shrink(finding, self._afresh, self._allowed, FRESH_STEPS, seconds / 4), when
+        for start in (small, self.found):
+            cold, warm = replace(start.case, warm=False), replace(start.case, warm=True)
+            for case, when in ((cold, ""), (warm, AFTER_ANOTHER)):
+                finding = self._afresh(case)
+                if finding is None:
+                    continue
+                finding = finding if keeps(self.found, finding) else start
+                if start is small and case is cold:
+                    return finding, ""
+                # Where earlier calls matter, what failed on the way down may have failed because of them.
+                return shrink(finding, self._afresh, self._allowed, FRESH_STEPS, seconds / 4), when
         return None, ""
 
     def _afresh(self, case: Case) -> Finding | None:
