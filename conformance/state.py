@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,21 @@ class SharedState:
                 continue
             now = vars(owner)
             for name, function in functions.items():
-                if now.get(name) is not function:
+                if now.get(name) is function:
+                    continue
+                if _wraps(now.get(name), function, place.partition(".")[0]):
+                    functions[name] = now[name]
+                else:
                     changes.append(f"the function {place}.{name}")
                     setattr(owner, name, function)
         return changes
+
+
+def _wraps(found: Any, function: Any, package: str) -> bool:
+    """Whether a package has wrapped its own function, as torch._dynamo does with `torch.manual_seed` when it is first needed."""
+    if not isinstance(found, FunctionType) or vars(found).get("__wrapped__") is not function:
+        return False
+    return str(found.__globals__.get("__name__")).partition(".")[0] == package
 
 
 def _read(setting: Setting) -> Any:

@@ -19,6 +19,8 @@ from implementations.torch.masks import attention_mask
 __all__ = ["sdpa", "sdpa_causal_lower_right", "sdpa_flash", "sdpa_is_causal", "sdpa_math"]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+# In float16 the output without keys is NaN exactly where the sum of all queries is not finite: torch 2.13.0 seems to add 0 times that sum.
+KEYS_IN_FLOAT16 = {"s > 0 or dtype != 'float16'": "without keys, float16 gives NaN where the sum of all queries overflows"}
 SCALE_AFTER_MASK = "puts -inf in before it scales: -inf times a scale of 0 or less is NaN or inf (FLASH_ATTENTION kernel)"
 
 
@@ -27,6 +29,7 @@ SCALE_AFTER_MASK = "puts -inf in before it scales: -inf times a scale of 0 or le
     backend="torch",
     name="torch.sdpa",
     dtypes=DTYPES,
+    restrictions=KEYS_IN_FLOAT16,
     description="F.scaled_dot_product_attention, its own choice of kernel",
 )
 def sdpa(
@@ -50,6 +53,7 @@ def sdpa(
     backend="torch",
     name="torch.sdpa_math",
     dtypes=DTYPES,
+    restrictions=KEYS_IN_FLOAT16,
     description="F.scaled_dot_product_attention, MATH kernel",
 )
 def sdpa_math(
@@ -73,7 +77,7 @@ def sdpa_math(
     backend="torch",
     name="torch.sdpa_flash",
     dtypes=DTYPES,
-    restrictions={"e == d": "the kernel takes one head width: 'No available kernel' otherwise"},
+    restrictions={**KEYS_IN_FLOAT16, "e == d": "the kernel takes one head width: 'No available kernel' otherwise"},
     description="F.scaled_dot_product_attention, FLASH_ATTENTION kernel",
 )
 def sdpa_flash(
@@ -100,7 +104,7 @@ def sdpa_flash(
     name="torch.sdpa_is_causal",
     dtypes=DTYPES,
     conventions={"causal_alignment": "top-left"},
-    restrictions={"not causal or scale is None or scale > 0": f"is_causal {SCALE_AFTER_MASK}"},
+    restrictions={**KEYS_IN_FLOAT16, "not causal or scale is None or scale > 0": f"is_causal {SCALE_AFTER_MASK}"},
     description="F.scaled_dot_product_attention with is_causal",
 )
 def sdpa_is_causal(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
@@ -113,7 +117,10 @@ def sdpa_is_causal(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, sca
     backend="torch",
     name="torch.sdpa_causal_lower_right",
     dtypes=DTYPES,
-    restrictions={"not causal or scale is None or scale > 0 or l != s": f"for equal lengths it is is_causal, which {SCALE_AFTER_MASK}"},
+    restrictions={
+        **KEYS_IN_FLOAT16,
+        "not causal or scale is None or scale > 0 or l != s": f"for equal lengths it is is_causal, which {SCALE_AFTER_MASK}",
+    },
     description="F.scaled_dot_product_attention with attn_mask=causal_lower_right(Lq, Lk)",
 )
 def sdpa_causal_lower_right(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
