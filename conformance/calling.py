@@ -176,8 +176,9 @@ class Caller:
             "copies": copies,
             "keep": [],
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
-            "positional": [spec.name for spec in signature.required],
+            "positional": [spec.name for spec in case.specification.positional],
             "options": {**explicit, **case.options, **case.tunables},
+            "kinds": {name: kind for name, kind in case.specification.options.items() if kind in ("pattern", "positions")},
             "outputs": [self._output_wanted(case, spec) for spec in signature.outputs],
         }
 

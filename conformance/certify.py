@@ -178,6 +178,7 @@ def _hunt(request: Request, target: str, implementation: Implementation, dtype: 
             refuting = result.findings[0][0].case if result.findings else None
             memory.remember(implementation, dtype, refuting, passed=[] if refuting else remembered)
             certificate.result = result
+        certificate.implementation = certificate.result.implementation
     except (UsageError, ConditionError) as error:
         certificate.error = str(error)
     return certificate

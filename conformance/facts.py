@@ -33,6 +33,9 @@ WORDS = {
 # Sizes whose products are offsets into arrays.
 OFFSETS = ("sd", "ls", "bh", "gsd", "hls", "hle")
 
+# Kinds of options whose values are whole numbers.
+WHOLE = ("count", "size")
+
 # What the axes of a mask or a bias go through.
 AXES = {"b": "batches", "h": "heads", "l": "queries", "s": "keys"}
 
@@ -90,11 +93,15 @@ class Facts:
     def _of_values(self) -> tuple[dict[str, Flag], dict[str, float]]:
         case, arguments = self.case, self.case.arguments(self.meaning)
         flags, magnitudes = [*_variety(case, arguments)], {}
-        if "q" in arguments and case.size:
+        method = case.specification
+        if method.name in Reference.methods and case.size:
             with np.errstate(all="ignore"):
                 steps = Reference(*lift(case, {**arguments, **self.meaning}))
                 magnitudes = _magnitudes(steps)
                 flags += _visibility(case, steps.allowed())
+        elif method.visible is not None and case.size:
+            shape = tuple(case.dims[letter] for letter in "bhls")
+            flags += _visibility(case, np.broadcast_to(method.visible(arguments, case.dims), shape))
         if "lses" in arguments:
             flags += _parts(np.isneginf(arguments["lses"]))
             magnitudes = _extremes("logsumexp", arguments["lses"].astype(np.float64))
@@ -111,7 +118,9 @@ def _counts(case: Case) -> dict[str, int]:
     for length, tile, name in (("s", "block_k", "key"), ("l", "block_q", "query")):
         if tile in tunables and length in dims:
             counts[f"number of {name} tiles"] = -(-dims[length] // tunables[tile])
-    left, right = case.options.get("window") or (None, None)
+    counts |= {name: case.options[name] for name, kind in case.specification.options.items() if kind in WHOLE and name in case.options}
+    has_window = case.specification.options.get("window") == "window" and case.options.get("window")
+    left, right = has_window or (None, None)
     counts |= {f"{side} bound of the window": bound for side, bound in (("left", left), ("right", right)) if bound is not None}
     return counts | {f"number of axes of {name}": len(case.axes(name)) for name in ("mask", "bias") if name in case.arrays}
 
@@ -122,7 +131,7 @@ def _options(case: Case) -> Iterator[Flag]:
         if name in case.arrays or not any(case.options.get(name) is missing for missing in (None, False)):  # a scale of 0 is given
             condition = name if method.options.get(name) == "flag" else f"{name} is not None"
             yield Flag(f"{name} is given", f"{name} is not given", condition)
-    if "scale" in method.options:
+    if "scale" in method.options and "d" in case.dims:
         scale = case.options.get("scale", 1 / sqrt(case.dims["d"]))
         if scale == 0:
             yield Flag("scale == 0", condition="scale == 0")

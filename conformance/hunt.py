@@ -19,6 +19,7 @@ from conformance.cases.strategies import random_case
 from conformance.diagnosis import Diagnosis, diagnose
 from conformance.examine import Clock, Examiner
 from conformance.judge import Finding, Judgement
+from conformance.refusals import refused, simplest_case
 from conformance.registry import Implementation
 from conformance.sandbox import Sandbox
 from conformance.search import Effort, Search
@@ -27,9 +28,6 @@ from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]
 
-
-# Cases that are looked at for one with several of everything.
-OPENINGS = 100
 
 # Cases with NaN where nothing may read.
 NAN_CASES = 12
@@ -44,6 +42,7 @@ class HuntResult:
     Attributes:
         verdict: certified, refuted or inconclusive.
         contract: under which it was judged.
+        implementation: as it was judged, with restrictions for what it refused.
         examples: cases examined before a finding, or in all.
         seconds: of hunting, shrinking and diagnosis included.
         worst_ratio: largest error over budget of the cases that passed.
@@ -61,6 +60,7 @@ class HuntResult:
 
     verdict: str
     contract: PrecisionContract
+    implementation: Implementation
     examples: int
     seconds: float
     worst_ratio: float = 0.0
@@ -83,7 +83,9 @@ class Hunt:
         self, implementation: Implementation, dtype: str, sandbox: Sandbox, effort: Effort, *,
         contract: PrecisionContract | None = None, remembered: Sequence[Case] = (), progress: Progress | None = None,
     ) -> None:  # fmt: skip
-        self.implementation, self.dtype, self.effort = implementation, dtype, effort
+        self.dtype, self.effort = dtype, effort
+        refusals = refused(implementation, dtype, Examiner(implementation, dtype, sandbox, contract).examine)
+        self.implementation = implementation = implementation.declaring(restrictions=refusals)
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation)
         self.search = Search(self.examiner, self.adequacy, effort, remembered)
@@ -144,16 +146,12 @@ class Hunt:
 
     def _opening(self) -> Judgement | None:
         """The plainest call as the first of its process: an empty case, or a warm-up, would hide what goes wrong there."""
-        rng = Random(f"{self.effort.seed} opening")
-        for _ in range(OPENINGS):
-            case = random_case(rng, self.implementation, self.dtype, self.search.random_stages[0]).plain()
-            required = {spec.name: case.arrays[spec.name] for spec in case.specification.signature.required}
-            case = replace(case, arrays=required, options={})
-            if min(case.dims.values()) > 1 and self.implementation.admits(case.facts()):
-                self._opened = 1
-                judgement = self.examiner.examine(case)
-                return judgement if judgement.finding is not None else None
-        return None
+        case = simplest_case(self.implementation, self.dtype, Random(f"{self.effort.seed} opening"))
+        if case is None:
+            return None
+        self._opened = 1
+        judgement = self.examiner.examine(case)
+        return judgement if judgement.finding is not None else None
 
     def _soak(self) -> Judgement | None:
         """The largest of the small cases over and over; what it finds, if anything."""
@@ -188,7 +186,7 @@ class Hunt:
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
         return HuntResult(
-            verdict, self.examiner.judge.contract, self.examples, seconds, self.worst.ratio,
+            verdict, self.examiner.judge.contract, self.implementation, self.examples, seconds, self.worst.ratio,
             str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
             coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic,
         )  # fmt: skip

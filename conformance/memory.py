@@ -54,7 +54,7 @@ class Memory:
 
 
 def _can_call(implementation: Implementation, case: Case) -> bool:
-    required = {spec.name for spec in case.specification.signature.required}
+    required = {spec.name for spec in case.specification.positional}
     taken = {*case.options, *case.arrays} - required <= set(implementation.options)
     return taken and set(case.tunables) <= set(implementation.tunables) and implementation.admits(case.facts())
 

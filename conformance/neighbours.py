@@ -7,10 +7,14 @@ from dataclasses import replace
 from itertools import chain, combinations, zip_longest
 from typing import Any
 
-from conformance.cases.case import ArrayRecipe, Case
+from conformance.cases.case import ArrayRecipe, Case, plainest
 from conformance.cases.layouts import LAYOUTS
+from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
+from conformance.cases.values import DOMAIN_RECIPES, INTEGER_RECIPES
 from conformance.registry import Implementation, Tunable
+from conformance.shrink import consistent
+from oracle.catalogue import PLAIN_DTYPES
 
 __all__ = ["neighbours"]
 
@@ -20,12 +24,6 @@ LARGEST_PROBE = 70_000
 COUNTS = (1, 2, 3, 4, 8, 9)
 GROUPS = (1, 2, 3, 4, 5, 6, 7, 8)
 TUNED = (1, 2, 3, 4, 16, 64)
-PLAIN_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "flag": (True,),
-    "window": ((0, 0), (1, None), (0, None), (None, 0), (2, 1)),
-    "positive": (2.0, 0.5, 30.0),
-    "real": (0.3, 1.0, 0.0, -0.5),
-}
 TURNS = {QUERY_LENGTHS: 3, KEY_LENGTHS: 3, **dict.fromkeys(WIDTH_LETTERS, 2)}
 WEIGHED = ("v", "outs")  # of zeros, whatever weighs them, nothing shows
 FLOATS = ("normal", "zeros", "ones")
@@ -48,25 +46,26 @@ def neighbours(case: Case, implementation: Implementation) -> Iterator[Case]:
     ]
     turns = chain.from_iterable(zip_longest(*(respect for count, respect in respects for respect in [respect] * count)))
     limit = max(4 * case.size, LARGEST_PROBE)
-    return (probe for probe in turns if probe is not None and probe.size <= limit)
+    probes = (probe.settled() for probe in turns if probe is not None)
+    return (probe for probe in probes if probe.size <= limit and consistent(probe))
 
 
 def _options(case: Case, implementation: Implementation) -> Iterator[Case]:
     method = case.specification
     optional = {spec.name: spec for spec in method.signature.optional}
     for name in case.options:
-        yield replace(case, options=_without(case.options, name))
+        if name not in method.required_keywords:
+            yield replace(case, options=_without(case.options, name))
     for name in case.arrays:
         if name in optional:
             yield replace(case, arrays=_without(case.arrays, name))
     for name in implementation.options:
         if name in optional and name not in case.arrays:
-            recipe = ArrayRecipe("random", 1) if optional[name].kind == "bool" else ArrayRecipe("normal", 1)
-            yield replace(case, arrays={**case.arrays, name: recipe})
+            yield replace(case, arrays={**case.arrays, name: ArrayRecipe(plainest(method, optional[name]), 1)})
         elif name in method.options and name not in case.options:
-            yield replace(case, options={**case.options, name: PLAIN_OPTIONS[method.options[name]][0]})
+            yield replace(case, options={**case.options, name: others(method.options[name])[0]})
     for name, value in case.options.items():
-        for other in PLAIN_OPTIONS[method.options[name]]:
+        for other in others(method.options[name]):
             if other != value:
                 yield replace(case, options={**case.options, name: other})
 
@@ -133,10 +132,12 @@ def _values(case: Case, name: str) -> Iterator[Case]:
     yield _with(case, name, seed=recipe.seed + 1)
     if recipe.garbage:
         yield _with(case, name, garbage="")
-    for other in MASKS if spec.kind == "bool" else FLOATS:
+    method = case.specification
+    recipes = {"bool": MASKS, "int": tuple(INTEGER_RECIPES)}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
+    for other in recipes:
         if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)
-    if spec.kind != "bool":
+    if spec.kind not in PLAIN_DTYPES and name not in method.domains:
         for gain in dict.fromkeys((1.0, recipe.gain * 10, recipe.gain / 10, recipe.gain / 2)):
             if gain != recipe.gain:
                 yield _with(case, name, gain=gain)

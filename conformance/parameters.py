@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.errors import UsageError
-from oracle.catalogue import OPTION_KINDS, Method
+from oracle.catalogue import Method
+from oracle.options import allows
 
 __all__ = ["Taken", "fits_by_name", "parameters_of", "taken", "unset", "unset_in_words"]
 
@@ -88,12 +89,12 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
 def fits_by_name(parameters: Sequence[inspect.Parameter], method: Method) -> bool:
     """Whether the first parameters are named like the arrays of a method: ``q`` or ``query`` for q, and so on."""
     roles = _roles(parameters, method)
-    return roles == list(range(len(method.signature.required)))
+    return roles == list(range(len(method.positional)))
 
 
 def _roles(parameters: Sequence[inspect.Parameter], method: Method) -> list[int | None]:
     """For each of the first parameters, the position of the array whose name it begins with."""
-    required = [spec.name for spec in method.signature.required]
+    required = [spec.name for spec in method.positional]
     names = [parameter.name.lower() for parameter in _positional(parameters)[: len(required)]]
     return [next((index for index, wanted in enumerate(required) if name.startswith(wanted)), None) for name in names]
 
@@ -132,7 +133,10 @@ def taken(function: Callable[..., Any], name: str, method: Method, tunables: set
             raise UsageError(f"tunable={tunable!r}, but should be a parameter of {name} ({', '.join(named)})")
     _check(name, parameters, method, tunables | bound)
     explicit, restrictions = {}, {}
-    for option in (option for option in method.keywords if option in named):
+    for option in method.required_keywords:
+        if option not in named and not any_keyword:
+            raise UsageError(f"{name} does not take the keyword {option!r}, but should: {method.name} requires it")
+    for option in (option for option in method.keywords if option in named and option not in method.required_keywords):
         own, default = named[option].default, method.default(option)
         if own is inspect.Parameter.empty:
             explicit[option] = "the function requires it"
@@ -142,7 +146,7 @@ def taken(function: Callable[..., Any], name: str, method: Method, tunables: set
             explicit[option] = f"the function's own default is {reprlib.repr(own)}"
         else:
             restrictions[f"{option} is not None"] = f"left out, it is {reprlib.repr(own)} by the function's own default"
-    options = tuple(option for option in method.keywords if option in named)
+    options = tuple(option for option in method.keywords if option in named or option in method.required_keywords)
     return Taken(options, any_keyword, tuple(name for name in named if name in tunables), explicit, restrictions)
 
 
@@ -157,11 +161,11 @@ def _allows_none(parameter: inspect.Parameter) -> bool:
 
 def _is_value(option: str, own: Any, method: Method) -> bool:
     """Whether an option could have a value; else it is a function's word for none."""
-    return OPTION_KINDS[method.options[option]][1](own) if option in method.options else hasattr(own, "shape")
+    return allows(method.options[option], own) if option in method.options else hasattr(own, "shape")
 
 
 def _check(name: str, parameters: Sequence[inspect.Parameter], method: Method, others: set[str]) -> None:
-    required = [spec.name for spec in method.signature.required]
+    required = [spec.name for spec in method.positional]
     positional = _positional(parameters)
     wanted = f"but should take ({', '.join(required)})"
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)

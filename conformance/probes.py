@@ -103,7 +103,7 @@ def probe_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
     """The probes that an implementation's options and restrictions admit, always in the same order."""
     seen = set()
     for case in _listed(implementation, dtype):
-        required = {spec.name for spec in case.specification.signature.required}
+        required = {spec.name for spec in case.specification.positional}
         taken = {*case.options, *case.arrays} - required <= set(implementation.options)
         if taken and implementation.admits(case.facts()) and str(case) not in seen:
             seen.add(str(case))

@@ -78,7 +78,7 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
 
 
 def _check_keywords(case: Case, implementation: Implementation) -> None:
-    required = {spec.name for spec in case.specification.signature.required}
+    required = {spec.name for spec in case.specification.positional}
     for name in [*case.options, *(array for array in case.arrays if array not in required)]:
         if name not in implementation.options:
             declare = "; declare it with --option if it does" if implementation.any_keyword else ""

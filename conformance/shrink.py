@@ -8,17 +8,19 @@ like rounding. It is minimal in this sense: no single step of `simpler` leads to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from conformance.cases.case import ArrayRecipe, Case
+from conformance.cases.case import ArrayRecipe, Case, plainest
+from conformance.cases.options import plainer
 from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS
-from conformance.cases.values import MASK_RECIPES
+from conformance.cases.values import DOMAIN_RECIPES
 from conformance.judge import Finding
 from oracle.conditions import holds
+from oracle.signature import ArraySpec
 
 __all__ = ["CLEAR", "consistent", "keeps", "shrink", "simpler"]
 
@@ -27,8 +29,8 @@ CLEAR = 1000.0
 
 # Recipes from the plainest on, those of a row alike; the rest are less plain. With one seed for all, a query may equal a
 # key, which then outweighs all others.
-PLAIN_FLOATS = (("normal", "zeros"),)
 PLAIN_MASKS = (("full",), ("empty",), ("padding_right", "random"))
+PLAIN_INTEGERS = (("zeros",), ("integers",))
 SEEDS = (0, 1, 2)
 
 # Steps that keep a remainder.
@@ -64,7 +66,7 @@ def shrink(
     best, until, tried = finding, time.monotonic() + seconds, {str(finding.case)}
 
     def better(part: Part) -> Finding | None:
-        for candidate in part(best.case):
+        for candidate in map(Case.settled, part(best.case)):
             if len(tried) > steps or time.monotonic() > until:
                 return None
             if str(candidate) not in tried and all(consistent(one) and valid(one) for one in (candidate, *candidate.earlier)):
@@ -85,7 +87,8 @@ def shrink(
 
 def consistent(case: Case) -> bool:
     """Whether the dimensions satisfy the method's conditions."""
-    return case.dims.get(KV_HEADS, 1) > 0 and all(holds(condition, case.dims) for condition in case.specification.where)
+    facts = {**case.options, **case.dims}
+    return case.dims.get(KV_HEADS, 1) > 0 and all(holds(condition, facts) for condition in case.specification.where)
 
 
 def simpler(case: Case) -> Iterator[Case]:
@@ -99,11 +102,11 @@ def _parts(case: Case) -> Iterator[Part]:
     yield _shorter_past
     yield from (partial(_without_option, name=name) for name in (*case.arrays, *case.options))
     yield _ungrouped
-    yield from (partial(_smaller, name=name) for name in case.dims)
+    yield from (partial(_smaller, name=name) for name in case.dims if name not in case.specification.derived)
     yield _shorter
     yield from (partial(_smaller_tunable, name=name) for name in case.tunables)
     yield from (partial(_plainer_array, name=name) for name in case.arrays)
-    yield from (partial(_plainer_window, name=name) for name in case.options)
+    yield from (partial(_plainer_option, name=name) for name in case.options)
 
 
 def _cold(case: Case) -> Iterator[Case]:
@@ -122,7 +125,7 @@ def _shorter_past(case: Case) -> Iterator[Case]:
 
 
 def _without_option(case: Case, name: str) -> Iterator[Case]:
-    if name in case.options:
+    if name in case.options and name not in case.specification.required_keywords:
         yield replace(case, options=_without(case.options, name))
     elif name in case.arrays and name in {spec.name for spec in case.specification.signature.optional}:
         yield replace(case, arrays=_without(case.arrays, name))
@@ -170,33 +173,33 @@ def _lower(size: int, most_likely: int) -> Iterator[int]:
 
 def _plainer_array(case: Case, name: str) -> Iterator[Case]:
     if name in case.arrays:
-        for plainer in _plainer(case.arrays[name]):
-            yield replace(case, arrays={**case.arrays, name: plainer})
+        spec = next(spec for spec in case.specification.signature.inputs if spec.name == name)
+        method = case.specification
+        may_be_zero = "zeros" in DOMAIN_RECIPES.get(method.domains.get(name, ""), ("zeros",))
+        for recipe in _plainer(case.arrays[name], spec, [plainest(method, spec), *["zeros"] * may_be_zero]):
+            yield replace(case, arrays={**case.arrays, name: recipe})
 
 
-def _plainer(recipe: ArrayRecipe) -> Iterator[ArrayRecipe]:
-    ranks = PLAIN_MASKS if recipe.recipe in MASK_RECIPES else PLAIN_FLOATS
-    plainer = [name for rank in takewhile(lambda rank: recipe.recipe not in rank, ranks) for name in rank]
-    yield from (ArrayRecipe(name, seed, recipe.axes) for name in plainer for seed in SEEDS)
+def _plainer(recipe: ArrayRecipe, spec: ArraySpec, plain: Sequence[str]) -> Iterator[ArrayRecipe]:
+    ranks = PLAIN_MASKS if spec.kind == "bool" else PLAIN_INTEGERS if spec.kind == "int" else (tuple(plain),)
+    names = [name for rank in takewhile(lambda rank: recipe.recipe not in rank, ranks) for name in rank]
+    yield from (ArrayRecipe(name, seed, recipe.axes) for name in names for seed in SEEDS)
     if recipe.layout != "contiguous":
         yield replace(recipe, layout="contiguous")
     if recipe.garbage:
         yield replace(recipe, garbage="")
     if recipe.gain != 1:
         yield replace(recipe, gain=1.0)
-    yield from (replace(recipe, recipe=name) for name in plainer)
+    yield from (replace(recipe, recipe=name) for name in names)
     if recipe.axes is not None and len(recipe.axes) > 1:
         yield replace(recipe, axes=recipe.axes[1:])
     yield from (replace(recipe, seed=seed) for seed in SEEDS if seed < recipe.seed)
 
 
-def _plainer_window(case: Case, name: str) -> Iterator[Case]:
-    value = case.options.get(name)
-    if isinstance(value, tuple):
-        for index, side in enumerate(value):
-            for plainer in (None, 0, 1):
-                if side != plainer and (side is None) <= (plainer is None):
-                    yield replace(case, options={**case.options, name: (*value[:index], plainer, *value[index + 1 :])})
+def _plainer_option(case: Case, name: str) -> Iterator[Case]:
+    if name in case.options:
+        for value in plainer(case.specification.options[name], case.options[name]):
+            yield replace(case, options={**case.options, name: value})
 
 
 def _without(mapping: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from conformance.arena import Arena, ArrayView
 from conformance.backends import NumpyArrays, TorchArrays, arrays_of, overlap
+from conformance.cases.options import as_argument
 from conformance.errors import UsageError
 from conformance.loading import discover, load
 from conformance.registry import Registration
@@ -164,7 +165,7 @@ class Worker:
     def _call(self, call: dict[str, Any], earlier: list[_Given]) -> tuple[dict[str, Any], list[_Given]]:
         assert self.registration is not None, "load comes first"
         arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
-        options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
+        options = {name: as_argument(call["kinds"].get(name, ""), value) for name, value in call["options"].items()}
         positional = [arguments.pop(name) for name in call["positional"]]
         with self.arrays.calling(self.registration.function):
             result = self.registration.function(*positional, **arguments, **options)

@@ -7,43 +7,19 @@ arguments and document it. Specifications register themselves with `@method` whe
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from oracle.conditions import holds
-from oracle.signature import ShapeError, Signature, parse_signature
+from oracle.conditions import evaluate, holds
+from oracle.domains import check_domain
+from oracle.options import Kind, OptionError, allows, in_words
+from oracle.signature import ArraySpec, ShapeError, Signature, parse_signature
 
-__all__ = ["METHODS", "Method", "OptionError", "get_method", "method"]
-
-
-class OptionError(ValueError):
-    """An option is unknown or has a value that the method does not allow."""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _is_window(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(side is None or (isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= 0) for side in value)
-    )
-
-
-# kind of option -> what it should be, in words, and the check
-OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "flag": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
-    "window": ("a pair (left, right) of integers >= 0 or None", _is_window),
-    "positive": ("a number > 0", lambda value: _is_number(value) and math.isfinite(value) and value > 0),
-    "real": ("a finite number", lambda value: _is_number(value) and math.isfinite(value)),
-}
+__all__ = ["METHODS", "PLAIN_DTYPES", "Method", "OptionError", "get_method", "method"]
 
 
 @dataclass(frozen=True)
@@ -55,23 +31,35 @@ class Method:
         spec: the specification: arrays positionally, options and conventions by keyword.
         signature: shapes of its arrays.
         where: conditions that the dimensions must satisfy, each with the words of its error.
-        options: kind of every option that is not an array, by name; see `OPTION_KINDS`.
+        options: kind of every option that is not an array, by name; see `oracle.options`.
         conventions: documented meanings that good implementations differ in: name -> values, the default first.
         tunables: names of the keywords that may change speed, never meaning.
         source: the paper, with its equation.
         unread: from the arguments by name to, for some arrays, a bool array of the elements that the method promises not
             to read; None where it promises nothing.
+        visible: from the arguments by name and the sizes by letter to which keys a query reads, broadcastable to (B, Hq, Lq, Lk);
+            None for methods that do not choose keys.
+        derived: dimensions that follow from others and from options: letter -> expression, as in `oracle.conditions`.
+        domains: which values the elements of an array may have, by name; see `oracle.domains`.
+        refusable: conditions on the dimensions without which a good implementation may refuse to work, each with the words for
+            what it lacks then: ``{"h == g": "grouped heads"}``.
+        cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
     """
 
     name: str
     spec: Callable[..., Any]
     signature: Signature
     where: Mapping[str, str]
-    options: Mapping[str, str]
+    options: Mapping[str, Kind]
     conventions: Mapping[str, tuple[str, ...]]
     tunables: tuple[str, ...]
     source: str
     unread: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None
+    visible: Callable[[Mapping[str, Any], Mapping[str, int]], np.ndarray] | None = None
+    derived: Mapping[str, str] = field(default_factory=dict)
+    domains: Mapping[str, str] = field(default_factory=dict)
+    refusable: Mapping[str, str] = field(default_factory=dict)
+    cost: str = "1"
 
     @property
     def summary(self) -> str:
@@ -79,10 +67,21 @@ class Method:
         return (inspect.getdoc(self.spec) or "").split("\n", 1)[0]
 
     @cached_property
+    def positional(self) -> tuple[ArraySpec, ...]:
+        """The arrays that are passed by position."""
+        parameters = inspect.signature(self.spec).parameters
+        return tuple(spec for spec in self.signature.required if parameters[spec.name].kind is not inspect.Parameter.KEYWORD_ONLY)
+
+    @cached_property
     def keywords(self) -> tuple[str, ...]:
         """Every keyword option, arrays included, in the order of the specification."""
-        arrays = {spec.name for spec in self.signature.optional}
+        arrays = {spec.name for spec in self.signature.inputs} - {spec.name for spec in self.positional}
         return tuple(name for name in inspect.signature(self.spec).parameters if name in arrays or name in self.options)
+
+    @cached_property
+    def required_keywords(self) -> tuple[str, ...]:
+        """The keyword options, arrays included, that every call gives."""
+        return tuple(name for name in self.keywords if self.default(name) is inspect.Parameter.empty)
 
     @property
     def names(self) -> set[str]:
@@ -101,34 +100,56 @@ class Method:
 
         Raises:
             ShapeError: an array is missing or does not fit.
-            OptionError: an option is unknown or out of range.
+            OptionError: an option is missing, unknown or out of range, or an element of an array is.
         """
         known = {spec.name for spec in self.signature.inputs} | set(self.options) | set(self.conventions)
         for name in arguments:
             if name not in known:
                 raise OptionError(f"{name} is not an argument of {self.name}, but should be one of {', '.join(sorted(known))}")
+        self._check_options(arguments)
         shapes = {spec.name: np.shape(arguments[spec.name]) for spec in self.signature.inputs if arguments.get(spec.name) is not None}
-        sizes = self.signature.bind(shapes, self.name)
-        for spec in self.signature.inputs:
-            if spec.kind == "bool" and spec.name in shapes and (dtype := np.asarray(arguments[spec.name]).dtype).kind != "b":
-                raise OptionError(f"{spec.name}.dtype={dtype}, but should be bool (True may attend) [{self.name}]")
+        sizes = self.signature.bind(shapes, self.name, lambda sizes: self.derive(sizes, arguments))
+        self._check_elements(arguments, sizes)
         for condition, words in self.where.items():
-            if 0 in (sizes[dim] for dim in ("g",) if dim in sizes) or not holds(condition, sizes):
+            if 0 in (sizes[dim] for dim in ("g",) if dim in sizes) or not holds(condition, {**arguments, **sizes}):
                 given = ", ".join(f"{dim}={size}" for dim, size in sizes.items())
                 raise ShapeError(f"{given}, but should satisfy {condition}: {words} [{self.name}]")
         for name, kind in self.options.items():
+            length = sizes.get("s", sizes.get("l", 0))
+            if kind == "positions" and (beyond := [one for one in arguments.get(name) or () if one >= length]):
+                raise OptionError(f"{name} has {beyond[0]}, but should have only positions below the length {length} [{self.name}]")
+        return sizes
+
+    def derive(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes of the dimensions that follow from others and from options."""
+        return {dim: int(evaluate(expression, {**options, **sizes})) for dim, expression in self.derived.items()}
+
+    def _check_options(self, arguments: Mapping[str, Any]) -> None:
+        for name, kind in self.options.items():
             value = arguments.get(name)
-            expected, valid = OPTION_KINDS[kind]
-            if value is not None and not valid(value):
-                raise OptionError(f"{name}={value!r}, but should be {expected} [{self.name}]")
+            if value is None and name in self.required_keywords:
+                raise OptionError(f"{name} is missing, but should be {in_words(kind)} [{self.name}]")
+            if value is not None and not allows(kind, value):
+                raise OptionError(f"{name}={value!r}, but should be {in_words(kind)} [{self.name}]")
         for name, allowed in self.conventions.items():
             if arguments.get(name, allowed[0]) not in allowed:
                 raise OptionError(f"{name}={arguments[name]!r}, but should be one of {', '.join(allowed)} [{self.name}]")
-        return sizes
+
+    def _check_elements(self, arguments: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+        for spec in self.signature.inputs:
+            if arguments.get(spec.name) is None:
+                continue
+            values = np.asarray(arguments[spec.name])
+            if spec.kind == "bool" and values.dtype.kind != "b":
+                raise OptionError(f"{spec.name}.dtype={values.dtype}, but should be bool [{self.name}]")
+            if spec.kind == "int" and values.dtype.kind not in "iu":
+                raise OptionError(f"{spec.name}.dtype={values.dtype}, but should be an integer dtype [{self.name}]")
+            if spec.name in self.domains:
+                check_domain(spec.name, values, self.domains[spec.name], sizes, self.name)
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:
         """Evaluate the specification in float64; see its docstring for shapes and options."""
-        names = [spec.name for spec in self.signature.required]
+        names = [spec.name for spec in self.positional]
         if len(arrays) > len(names):
             raise OptionError(f"{self.name} got {len(arrays)} positional arguments, but should get {len(names)}: {', '.join(names)}")
         arguments = dict(zip(names, arrays, strict=False))
@@ -139,9 +160,12 @@ class Method:
         self.check(arguments)
         for spec in self.signature.inputs:
             if arguments.get(spec.name) is not None:
-                arguments[spec.name] = np.asarray(arguments[spec.name], dtype=bool if spec.kind == "bool" else np.float64)
+                arguments[spec.name] = np.asarray(arguments[spec.name], dtype=PLAIN_DTYPES.get(spec.kind, np.float64))
         return self.spec(**arguments)
 
+
+# The dtypes of elements that no reading lifts.
+PLAIN_DTYPES: dict[str, Any] = {"bool": bool, "int": np.int64}
 
 METHODS: dict[str, Method] = {}
 
@@ -151,10 +175,15 @@ def method(
     source: str,
     shapes: str,
     where: Mapping[str, str] | None = None,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Kind] | None = None,
     conventions: Mapping[str, tuple[str, ...]] | None = None,
     tunables: tuple[str, ...] = (),
     unread: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None,
+    visible: Callable[[Mapping[str, Any], Mapping[str, int]], np.ndarray] | None = None,
+    derived: Mapping[str, str] | None = None,
+    domains: Mapping[str, str] | None = None,
+    refusable: Mapping[str, str] | None = None,
+    cost: str | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -162,8 +191,13 @@ def method(
         name = spec.__name__
         if name in METHODS and METHODS[name].spec.__module__ != spec.__module__:
             raise ValueError(f"method {name!r} is declared twice, in {METHODS[name].spec.__module__} and {spec.__module__}")
-        made = Method(name, spec, parse_signature(shapes), where or {}, options or {}, conventions or {}, tunables, source, unread)
-        unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs}
+        signature = parse_signature(shapes, derived or ())
+        size = cost or " * ".join(letter for letter in "nbhls" if letter in signature.dims) or "1"
+        made = Method(
+            name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
+            derived or {}, domains or {}, refusable or {}, size,
+        )  # fmt: skip
+        unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)
         if unknown:
             raise ValueError(f"method {name!r} declares {sorted(unknown)[0]!r}, but its specification has no such parameter")

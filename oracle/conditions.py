@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-__all__ = ["ConditionError", "check_condition", "condition_names", "holds"]
+__all__ = ["ConditionError", "check_condition", "condition_names", "evaluate", "holds"]
 
 _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Mult,
@@ -54,9 +54,14 @@ def check_condition(condition: str, known: set[str]) -> None:
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
     """Evaluate a condition; a name without a value is None."""
-    code, names = _compiled(condition)
+    return bool(evaluate(condition, values))
+
+
+def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
+    """The value of an expression in the language of conditions, such as ``"-(-l // block_size)"``; as `holds`."""
+    code, names = _compiled(expression)
     try:
-        return bool(eval(code, {"__builtins__": {}}, {name: values.get(name) for name in names}))
+        return eval(code, {"__builtins__": {}}, {name: values.get(name) for name in names})
     except (TypeError, ZeroDivisionError) as error:
         given = ", ".join(f"{name}={values.get(name)!r}" for name in sorted(names))
-        raise ConditionError(f"condition={condition!r} cannot be evaluated with {given}: {error}") from None
+        raise ConditionError(f"condition={expression!r} cannot be evaluated with {given}: {error}") from None

@@ -9,7 +9,7 @@ Shapes: B batch, Hq query heads, Hkv key/value heads, Lq and Lk lengths, D query
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ import numpy as np
 from oracle.catalogue import method
 from oracle.readings.ops import as_operand, logarithm, number, shifted_exponentials
 
-__all__ = ["allowed_keys", "attention", "attention_with_lse", "merge_attention_states", "scores_of_keys"]
+__all__ = [
+    "allowed_keys", "attention", "attention_with_lse", "merge_attention_states", "scores_of_keys", "unread_by", "visible_keys",
+]  # fmt: skip
 
 Array = Any  # an ndarray of floats or balls, or a Bounded: whatever the reading brings
 Window = tuple[int | None, int | None]
@@ -83,16 +85,30 @@ def allowed_keys(
     return allowed if mask is None else allowed & mask
 
 
-def unread_keys(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Keys and values that no query may read, (B, Hkv, Lk, 1) broadcast to the arrays."""
-    q, k, v = (arguments[name] for name in "qkv")
-    if arguments.get("empty_row") == "mean":
-        return {}
-    taken = ("mask", "causal", "window", "causal_alignment", "window_bounds")
-    allowed = allowed_keys(q.shape[2], k.shape[2], **{name: arguments[name] for name in taken if name in arguments})
-    grouped = split_heads(np.broadcast_to(allowed, (*q.shape[:3], k.shape[2])), k.shape[1], arguments.get("head_map", "grouped"))
-    hidden = ~grouped.any(axis=(2, 3))[..., None]
-    return {"k": np.broadcast_to(hidden, k.shape), "v": np.broadcast_to(hidden, v.shape)}
+MASKING = ("mask", "causal", "window", "causal_alignment", "window_bounds")
+
+
+def visible_keys(arguments: Mapping[str, Any], sizes: Mapping[str, int]) -> np.ndarray:
+    """Which keys the arguments of a call let a query read; see `allowed_keys`."""
+    return allowed_keys(sizes["l"], sizes["s"], **{name: arguments[name] for name in MASKING if name in arguments})
+
+
+def unread_by(
+    visible: Callable[[Mapping[str, Any], Mapping[str, int]], np.ndarray],
+) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    """From which keys a query reads to the elements of k and v that no query reads; for `Method.unread`."""
+
+    def unread(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        (batch, heads, queries, width), k, v = arguments["q"].shape, arguments["k"], arguments["v"]
+        if arguments.get("empty_row") == "mean":
+            return {}
+        sizes = {"b": batch, "h": heads, "l": queries, "d": width, "g": k.shape[1], "s": k.shape[2], "e": v.shape[3]}
+        allowed = np.broadcast_to(visible(arguments, sizes), (batch, heads, queries, k.shape[2]))
+        grouped = split_heads(allowed, k.shape[1], arguments.get("head_map", "grouped"))
+        hidden = ~grouped.any(axis=(2, 3))[..., None]
+        return {"k": np.broadcast_to(hidden, k.shape), "v": np.broadcast_to(hidden, v.shape)}
+
+    return unread
 
 
 def scores_of_keys(
@@ -118,7 +134,8 @@ def scores_of_keys(
     options=OPTIONS,
     conventions={**CONVENTIONS, "lse_base": ("e", "2")},
     tunables=TUNABLES,
-    unread=unread_keys,
+    visible=visible_keys,
+    unread=unread_by(visible_keys),
 )
 def attention_with_lse(
     q: Array,
@@ -186,7 +203,8 @@ def _filler(empty_row: str, v: Array, shape: tuple[int, ...], head_map: str) -> 
     options=OPTIONS,
     conventions=CONVENTIONS,
     tunables=TUNABLES,
-    unread=unread_keys,
+    visible=visible_keys,
+    unread=unread_by(visible_keys),
 )
 def attention(
     q: Array,

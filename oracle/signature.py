@@ -5,8 +5,8 @@
 * a letter is a dimension; the same letter means the same size everywhere;
 * ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
 * ``~(...)`` means "anything that broadcasts to this shape";
-* a word before the shape is the kind of its elements: ``bool``, ``statistic`` (a float that kernels of 16-bit formats
-  keep in float32) or nothing (a float of the call's dtype);
+* a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit
+  formats keep in float32) or nothing (a float of the call's dtype);
 * a single unnamed output is called ``out``.
 
 The signature drives validation and its messages, the generation of cases, and the documentation.
@@ -15,12 +15,14 @@ The signature drives validation and its messages, the generation of cases, and t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
-_ARRAY = re.compile(r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s]*)$")
+_ARRAY = re.compile(
+    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s]*)$"
+)
 
 
 class ShapeError(ValueError):
@@ -34,7 +36,7 @@ class ArraySpec:
     Attributes:
         name: of the argument or output.
         dims: its dimensions by letter.
-        kind: of its elements: float, bool or statistic.
+        kind: of its elements: float, bool, int or statistic.
         optional: whether it may be left out.
         broadcast: whether it may have fewer axes, or axes of size 1.
     """
@@ -77,12 +79,15 @@ class Signature:
         """All dimension letters in order of appearance."""
         return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.dims))
 
-    def bind(self, shapes: Mapping[str, tuple[int, ...]], call: str) -> dict[str, int]:
+    def bind(
+        self, shapes: Mapping[str, tuple[int, ...]], call: str, derive: Callable[[dict[str, int]], dict[str, int]] = lambda sizes: {}
+    ) -> dict[str, int]:  # fmt: skip
         """Match the shapes of the arguments against the signature.
 
         Args:
             shapes: shape of every array that was passed, by name.
             call: how to describe the call in an error.
+            derive: from the sizes of the other dimensions to those that follow from them.
 
         Returns:
             The size of every dimension.
@@ -94,7 +99,10 @@ class Signature:
         owners: dict[str, str] = {}
         described = ", ".join(f"{name}: {_show(shape)}" for name, shape in shapes.items())
         context = f"[{call}({described})]"
+        derived: dict[str, int] = {}
         for spec in sorted(self.inputs, key=lambda spec: spec.broadcast):
+            if spec.broadcast and not derived:
+                derived = _derived(derive, sizes, owners, context)
             if spec.name not in shapes:
                 if spec.optional:
                     continue
@@ -109,10 +117,22 @@ class Signature:
                 if sizes.setdefault(dim, size) != size:
                     raise ShapeError(f"{spec.name}.shape[{axis}]={size}, but should be {dim}={sizes[dim]} as in {owners[dim]} {context}")
                 owners.setdefault(dim, spec.name)
+        _derived(derive, sizes, owners, context)
         return sizes
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.inputs))} -> {', '.join(map(str, self.outputs))}"
+
+
+def _derived(
+    derive: Callable[[dict[str, int]], dict[str, int]], sizes: dict[str, int], owners: Mapping[str, str], context: str
+) -> dict[str, int]:
+    """Add the dimensions that follow from others to the sizes."""
+    derived = derive(sizes)
+    for dim, size in derived.items():
+        if sizes.setdefault(dim, size) != size:
+            raise ShapeError(f"{owners[dim]} has {dim}={sizes[dim]}, but should have {dim}={size} {context}")
+    return derived
 
 
 def _check_broadcast(spec: ArraySpec, shape: tuple[int, ...], sizes: Mapping[str, int], context: str) -> None:
@@ -140,8 +160,12 @@ def _parse_array(text: str, position: int) -> ArraySpec:
     )
 
 
-def parse_signature(text: str) -> Signature:
+def parse_signature(text: str, derived: Collection[str] = ()) -> Signature:
     """Parse the one-line form.
+
+    Args:
+        text: such as in the module's docstring.
+        derived: dimensions that follow from others, which an array may therefore broadcast to.
 
     Raises:
         ValueError: the text is not a signature; the message shows the offending part.
@@ -151,7 +175,7 @@ def parse_signature(text: str) -> Signature:
     inputs, outputs = (
         tuple(_parse_array(part, position) for position, part in enumerate(side.split(",")) if part.strip()) for side in text.split("->")
     )
-    known = {dim for spec in inputs if not spec.broadcast for dim in spec.dims}
+    known = {dim for spec in inputs if not spec.broadcast for dim in spec.dims} | set(derived)
     for spec in inputs:
         unbound = [dim for dim in spec.dims if dim not in known]
         if unbound:

@@ -22,14 +22,26 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
-from conformance.cases.values import CODED_RECIPES, FLOAT_RECIPES, MASK_RECIPES, make_floats, make_mask
+from conformance.cases.options import OptionTextError, as_argument, parse_option
+from conformance.cases.values import (
+    CODED_RECIPES,
+    DOMAIN_RECIPES,
+    FLOAT_RECIPES,
+    INTEGER_RECIPES,
+    MASK_RECIPES,
+    make_floats,
+    make_integers,
+    make_mask,
+)  # fmt: skip
 from conformance.errors import UsageError
 from oracle import METHODS
-from oracle.catalogue import Method
+from oracle.catalogue import PLAIN_DTYPES, Method
+from oracle.domains import index_bound
 from oracle.formats import FORMATS, Format
+from oracle.options import Kind
 from oracle.signature import ArraySpec
 
-__all__ = ["ArrayRecipe", "Case", "CaseError", "condition_names", "parse_case"]
+__all__ = ["ArrayRecipe", "Case", "CaseError", "condition_names", "parse_case", "plainest"]
 
 _RECIPE = re.compile(
     r"^(?P<recipe>\w+)\((?P<seed>\d+)\)(?:\[(?P<axes>[\w,]*)\])?(?:\*(?P<gain>[-+.\de]+))?(?:!(?P<garbage>garbage|nan))?(?:@(?P<layout>\w+))?$"
@@ -52,7 +64,7 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES` or `MASK_RECIPES`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES` or `INTEGER_RECIPES`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
@@ -150,6 +162,22 @@ class Case:
         spec = self._spec(name)
         return spec.dims if (axes := self.arrays[name].axes) is None else axes
 
+    def settled(self) -> Case:
+        """The same call with the dimensions that follow from others put right, and positions beyond the length left out."""
+        method, dims, options = self.specification, self.dims, self.options
+        if not method.derived and "positions" not in method.options.values():
+            return self
+        length = dims.get("s", dims.get("l", 0))
+        options = {
+            name: tuple(one for one in value if one < length) if method.options[name] == "positions" else value
+            for name, value in options.items()
+        }
+        return replace(self, dims={**dims, **method.derive(dims, options)}, options=options)
+
+    def called_options(self) -> dict[str, Any]:
+        """The options as the method and the implementation get them."""
+        return {name: as_argument(self.specification.options[name], value) for name, value in self.options.items()}
+
     def arguments(self, meaning: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The arguments by name: contiguous arrays in their storage dtypes, and the options that are set.
 
@@ -160,7 +188,7 @@ class Case:
         for name, recipe in self.arrays.items():
             if (repeated := broadcast_axis(recipe.layout, made[name].shape, self.axes(name))) is not None:
                 made[name] = np.broadcast_to(np.take(made[name], [0], axis=repeated), made[name].shape).copy()
-        arguments = {**made, **self.options}
+        arguments = {**made, **self.called_options()}
         if any(recipe.garbage for recipe in self.arrays.values()) and self.specification.unread is not None:
             unread = self.specification.unread({**arguments, **(meaning or {})})
             for name, recipe in self.arrays.items():
@@ -176,9 +204,11 @@ class Case:
 
     def plain(self) -> Case:
         """The same call on normally distributed numbers in contiguous arrays: most mistakes show in it."""
-        floats = {spec.name for spec in self.specification.signature.inputs if spec.kind != "bool"}
         arrays = {
-            name: ArrayRecipe("normal", recipe.seed, recipe.axes) if name in floats else recipe for name, recipe in self.arrays.items()
+            name: ArrayRecipe(plainest(self.specification, self._spec(name)), recipe.seed, recipe.axes)
+            if self._spec(name).kind not in PLAIN_DTYPES
+            else recipe
+            for name, recipe in self.arrays.items()
         }
         return replace(self, arrays=arrays, warm=False)
 
@@ -189,7 +219,10 @@ class Case:
             options: the keywords that the implementation takes.
         """
         arrays = {name: replace(recipe, seed=recipe.seed + 1000, layout="contiguous", garbage="") for name, recipe in self.arrays.items()}
-        arrays = {name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe="normal") for name, recipe in arrays.items()}
+        arrays = {
+            name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe=plainest(self.specification, self._spec(name)))
+            for name, recipe in arrays.items()
+        }
         optional = [spec for spec in self.specification.signature.optional if spec.name in options]
         if optional:
             choice = zlib.crc32(str(self).encode())  # stable, as hash() is not from run to run
@@ -197,7 +230,7 @@ class Case:
             if spec.name in arrays and choice % 2:
                 del arrays[spec.name]
             elif spec.name not in arrays:
-                arrays[spec.name] = ArrayRecipe("random" if spec.kind == "bool" else "normal")
+                arrays[spec.name] = ArrayRecipe(plainest(self.specification, spec))
         return replace(self, arrays=arrays, warm=False, calls=0, earlier=())
 
     def output_shape(self, spec: ArraySpec) -> tuple[int, ...]:
@@ -220,6 +253,8 @@ class Case:
         spec, shape = self._spec(name), self.shape(name)
         if spec.kind == "bool":
             return make_mask(recipe.recipe, recipe.seed, shape)
+        if spec.kind == "int":
+            return make_integers(recipe.recipe, recipe.seed, shape, index_bound(self.specification.domains[name], self.dims))
         return make_floats(recipe.recipe, recipe.seed, recipe.gain, shape, self.storage(spec))
 
     def _garbage(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
@@ -227,6 +262,11 @@ class Case:
             return np.array(np.nan)
         signs = np.random.default_rng(recipe.seed).choice([-1.0, 1.0], self.shape(name))
         return signs * min(LARGEST_GARBAGE, FORMATS[self.dtype].largest / 4)
+
+
+def plainest(method: Method, spec: ArraySpec) -> str:
+    """The plainest recipe of an array that holds something."""
+    return {"bool": "random", "int": "integers"}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
 
 
 def condition_names(method: Method) -> dict[str, str]:
@@ -282,7 +322,7 @@ def _parse_one(line: str) -> Case:
         elif any(spec.name == name for spec in specification.signature.inputs):
             groups["arrays"][name] = _parse_recipe(word, text)
         elif name in specification.options:
-            groups["options"][name] = _literal(word, text, object)
+            groups["options"][name] = _option(word, specification.options[name], text)
         else:
             groups["tunables"][name] = int(_literal(word, text, int))
     missing = [dim for dim in specification.signature.dims if dim not in groups["dims"]]
@@ -291,6 +331,13 @@ def _parse_one(line: str) -> Case:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
     dims, arrays, options, tunables = (groups[name] for name in ("dims", "arrays", "options", "tunables"))
     return Case(words[0], words[1], dims, arrays, options, tunables, warm, calls, invariant=invariant)
+
+
+def _option(word: str, kind: Kind, text: str) -> Any:
+    try:
+        return parse_option(kind, text)
+    except OptionTextError as error:
+        raise CaseError(f"case part {word!r}, but its value {error}") from None
 
 
 def _literal(word: str, text: str, kind: type) -> Any:
@@ -316,7 +363,7 @@ def _parse_recipe(word: str, text: str) -> ArrayRecipe:
     match = _RECIPE.match(text)
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
-    known = [*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES]
+    known = list(dict.fromkeys([*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES, *INTEGER_RECIPES]))
     if match["recipe"] not in known:
         raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")
     layout = match["layout"] or "contiguous"

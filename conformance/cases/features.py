@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conformance.cases.case import Case
-from oracle.catalogue import Method
+from oracle.catalogue import PLAIN_DTYPES, Method
 from oracle.conditions import condition_names, holds
-from oracle.dense import allowed_keys
 
 __all__ = ["SHAPES", "features", "shapes_of"]
 
@@ -57,10 +56,9 @@ def features(case: Case) -> list[str]:
 
 
 def _has_empty_rows(case: Case) -> bool:
-    if not {"l", "s"} <= set(case.dims):
+    method = case.specification
+    if method.visible is None:
         return False
-    mask = replace(case, arrays={"mask": case.arrays["mask"]}, options={}).arguments()["mask"] if "mask" in case.arrays else None
-    allowed = allowed_keys(
-        case.dims["l"], case.dims["s"], mask=mask, causal=case.options.get("causal", False), window=case.options.get("window")
-    )
-    return not bool(allowed.any(axis=-1).all())
+    plain = {spec.name for spec in method.signature.inputs if spec.kind in PLAIN_DTYPES}
+    arrays = {name: recipe for name, recipe in case.arrays.items() if name in plain}
+    return not bool(method.visible(replace(case, arrays=arrays).arguments(), case.dims).any(axis=-1).all())

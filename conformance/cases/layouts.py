@@ -63,4 +63,5 @@ def lay_out(values: np.ndarray, layout: str, repeated: int | None) -> tuple[np.n
 
 
 def _gaps(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return np.full(shape, True if dtype.kind == "b" else np.nan, dtype=dtype)
+    # A gap of integers holds one that no array has so many elements for.
+    return np.full(shape, {"b": True, "i": 2**40}.get(dtype.kind, np.nan), dtype=dtype)

@@ -6,17 +6,14 @@ and loop bounds go wrong; when the implementation shows no tunables, common tile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
-from typing import Any
 
+from conformance.cases.options import Choose
 from oracle.catalogue import Method
+from oracle.conditions import condition_names, evaluate
 
-__all__ = ["COMMON_TILES", "STAGES", "Choose", "Stage", "dimensions", "stages"]
-
-# Picks one of a sequence, the simplest first: a seeded random choice in a hunt, a draw in a Hypothesis strategy.
-Choose = Callable[[Sequence[Any]], Any]
+__all__ = ["COMMON_TILES", "STAGES", "Stage", "dimensions", "stages"]
 
 COMMON_TILES = (16, 32, 64, 128, 8, 256)
 SPECIAL_LENGTHS = (
@@ -25,6 +22,13 @@ SPECIAL_LENGTHS = (
 LONG_LENGTHS = (520, 528, 700, 768, 1000, 1023, 1024, 1025, 1500, 2047, 2048, 2049, 4096, 4097)
 WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160, 256)
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
+OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
+
+# A length that no stage finds too long.
+SMALL = 20
+
+# The condition of a method whose queries are as many as its keys.
+EQUAL_LENGTHS = "l == s"
 
 # What a letter of a signature stands for.
 BATCHES, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, KEY_LENGTHS = "b", "g", "h", "l", "s"
@@ -39,7 +43,7 @@ class Stage:
         name: shown in the progress display.
         share: of the examples; the directed search has what they leave.
         longest: length up to which tiles are aimed at.
-        elements: B * H * Lq * Lk stays below this.
+        elements: B * H * Lq * Lk stays below this, or what else a method says its evaluation costs.
     """
 
     name: str
@@ -63,7 +67,7 @@ def stages(dtype: str) -> tuple[Stage, ...]:
 
 
 def _length(choose: Choose, stage: Stage, tile: int) -> int:
-    if stage.longest <= 20:
+    if stage.longest <= SMALL:
         return choose((*range(13), 15, 16, 16, 17))
     kinds = ("edge", "special", "any", "small")
     kind = choose((*kinds, "edge", "edge") if stage.longest <= 300 else (*kinds, *("long",) * 8))
@@ -77,10 +81,19 @@ def _length(choose: Choose, stage: Stage, tile: int) -> int:
     return choose(range(1, min(stage.longest, 300) if kind == "any" else 9))
 
 
+def _affordable(choose: Choose, method: Method, letter: str, stage: Stage, tile: int) -> int:
+    """A length whose evaluation for one head costs no more than the stage allows, or is small anyway."""
+    one_head = dict.fromkeys(condition_names(method.cost), 1)
+    longest = stage.longest
+    while longest > SMALL and evaluate(method.cost, {**one_head, letter: longest}) > stage.elements:
+        longest = longest * 3 // 4
+    return _length(choose, replace(stage, longest=longest), min(tile, longest))
+
+
 def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:
     """Sizes for every dimension of a method, within a stage's limit of elements."""
-    letters, small = method.signature.dims, stage.longest <= 20
-    sizes = _lengths(choose, letters, stage, tile)
+    letters, small = [letter for letter in method.signature.dims if letter not in method.derived], stage.longest <= SMALL
+    sizes = _lengths(choose, method, stage, tile)
     room = max(1, stage.elements // (2 * prod(max(size, 1) for size in sizes.values())))
     if BATCHES in letters:
         sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2, 3, 2) if batch <= room] + [0] * small)
@@ -91,22 +104,23 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
         sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
-    sizes |= {letter: choose(range(1, 7)) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
+    sizes |= {letter: choose(OTHER_SIZES) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
     rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
     # What an array costs to make must not exceed what the oracle costs.
     widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)]
     sizes |= {letter: choose(widths) for letter in letters if letter in WIDTH_LETTERS}
     if {"d", "e"} <= set(letters) and choose((True, False)):
         sizes["e"] = sizes["d"]
-    return {letter: sizes[letter] for letter in letters}
+    return {letter: sizes.get(letter, 0) for letter in method.signature.dims}
 
 
-def _lengths(choose: Choose, letters: tuple[str, ...], stage: Stage, tile: int) -> dict[str, int]:
-    lengths = [letter for letter in (QUERY_LENGTHS, KEY_LENGTHS) if letter in letters]
-    sizes = {letter: _length(choose, stage, tile) for letter in lengths}
+def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:
+    lengths = [letter for letter in (QUERY_LENGTHS, KEY_LENGTHS) if letter in method.signature.dims]
     if len(lengths) < 2:
-        return sizes
+        return {letter: _affordable(choose, method, letter, stage, tile) for letter in lengths}
+    sizes = {letter: _length(choose, stage, tile) for letter in lengths}
     relation = choose(("equal", "free", "decode", "free", "longer", "shorter", "equal", "decode", "one key"))
+    relation = "equal" if EQUAL_LENGTHS in method.where else relation
     queries, keys = sizes.values()
     if relation == "equal":
         queries = keys = min(keys, isqrt(stage.elements))

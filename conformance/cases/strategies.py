@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from conformance.cases.case import ArrayRecipe, Case
 from conformance.cases.layouts import LAYOUTS
-from conformance.cases.shapes import COMMON_TILES, Choose, Stage, dimensions
+from conformance.cases.options import Choose, draw_option
+from conformance.cases.shapes import COMMON_TILES, Stage, dimensions
+from conformance.cases.vocabulary import INTEGERS, MASKS, PRESENCE, SEEDS, vocabulary
 from conformance.errors import UsageError
 from conformance.registry import Implementation, Tunable
 from oracle import get_method
@@ -24,49 +26,6 @@ from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
 __all__ = ["cases", "draw_case", "random_case"]
-
-# Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
-ROWS = (
-    "normal",
-    "normal",
-    "normal",
-    "rising",
-    "falling",
-    "last",
-    "first",
-    "spike",
-    "offset",
-    "negative",
-    "equal",
-    "ties",
-    "zeros",
-    "sparse",
-    "spread",
-)
-RECIPES = {
-    "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
-    "k": ROWS,
-    "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
-    "bias": ("normal", "rising", "falling", "spike", "zeros", "offset", "negative"),
-    "sinks": ("normal", "zeros", "offset", "negative"),
-    "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
-}
-GAINS = {
-    "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
-    "k": (1.0, 1.0, 1.0, 1.0, 3.0),
-    "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
-    "bias": (1.0, 1.0, 1.0, 8.0, 50.0, 4000.0, 20000.0),
-    "sinks": (1.0, 4.0, 20.0),
-    "lses": (1.0, 10.0, 100.0),
-}
-# How often an optional array is passed, by its kind.
-PRESENCE = {"bool": (False, True), "float": (False, True), "statistic": (False, True)}
-# Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
-SEEDS = range(1000)
-MASKS = (
-    "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
-    "checkerboard", "empty_rows", "full", "empty",
-)  # fmt: skip
 
 
 @st.composite
@@ -93,19 +52,23 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     method = get_method(implementation.method)
     tile, tunables = _tunables(choose, implementation, stage)
     dims = dimensions(choose, method, stage, tile)
-    drawn = {name: _option(choose, kind, dims, tile) for name, kind in method.options.items() if name in implementation.options}
+    drawn = {
+        name: draw_option(choose, kind, dims, tile, name in method.required_keywords)
+        for name, kind in method.options.items()
+        if name in implementation.options
+    }
     options = {name: value for name, value in drawn.items() if value is not None}
     plain = choose((True, False, False, False))
     arrays = {
-        spec.name: _array(choose, spec, plain)
+        spec.name: _array(choose, method, spec, plain)
         for spec in method.signature.inputs
         if not spec.optional or (spec.name in implementation.options and choose(PRESENCE[spec.kind]))
     }
-    if {"q", "k"} <= set(arrays) and choose((False,) * 14 + (True,)):
+    if method.visible is not None and choose((False,) * 14 + (True,)):
         arrays, options = _far_below(choose, arrays, options)
     dims = _telling(choose, dims, arrays)
     arrays = _with_garbage(choose, method, arrays, options)
-    case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True)))
+    case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
     if implementation.admits(case.facts()):
         return case
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
@@ -123,7 +86,7 @@ def _telling(choose: Choose, dims: dict[str, int], arrays: dict[str, ArrayRecipe
     # Which axes a mask is taken for shows only where two of them have one size.
     if batch > 1 and 3 in ranks and "g" in dims and choose((True, False)):
         return {**dims, "h": batch, "g": batch}
-    if batch > 1 and 2 in ranks and "l" in dims and choose((True, False, False)):
+    if batch > 1 and 2 in ranks and {"l", "s"} <= set(dims) and choose((True, False, False)):
         return {**dims, "l": batch}
     return dims
 
@@ -146,30 +109,15 @@ def _tunable(tunable: Tunable, tile: int, small: bool) -> tuple[int, ...]:
     return (tile, 16, 5, 1, 2, 3, 64) if small else (tile, 32, 17, 24, 512, tile)
 
 
-def _option(choose: Choose, kind: str, dims: dict[str, int], tile: int) -> Any:
-    if kind == "flag":
-        return choose((None, True))
-    if not choose((False, False, True) if kind != "window" else (False, True)):
-        return None
-    if kind == "window":
-        within = [choose(range(max(dims.get(length, 8), 1) + 1)) for length in "lls"]
-        reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, *within)
-        return choose(reaches), choose(reaches)
-    if kind == "positive":
-        # A cap of 400 leaves logits whose exponentials overflow: else a kernel that always caps would need no maximum.
-        return choose((2.0, 0.5, 30.0, 400.0))
-    if kind == "real":
-        return choose((1.0, 0.3, 0.1, -0.5, 0.0, 2.0))
-    raise NotImplementedError(f"options of kind {kind!r} have no strategy")
-
-
-def _array(choose: Choose, spec: ArraySpec, plain: bool) -> ArrayRecipe:
+def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> ArrayRecipe:
     """How an array is made. Where all are plain, every option shows; among extreme numbers one often hides the others."""
     seed, layout = choose(SEEDS), choose(("contiguous", "contiguous", *LAYOUTS))
     axes = _broadcast(choose, spec) if spec.broadcast else None
     if spec.kind == "bool":
         return ArrayRecipe(choose(MASKS), seed, axes, layout=layout)
-    recipes, gains = RECIPES.get(spec.name, ROWS), GAINS.get(spec.name, (1.0,))
+    if spec.kind == "int":
+        return ArrayRecipe(choose(INTEGERS), seed, axes, layout=layout)
+    recipes, gains = vocabulary(method, spec)
     if plain:
         return ArrayRecipe(recipes[0], seed, axes, gains[0], layout=layout)
     return ArrayRecipe(choose(recipes), seed, axes, choose(gains), layout=layout)
@@ -196,7 +144,8 @@ def _far_below(choose: Choose, arrays: dict[str, ArrayRecipe], options: dict[str
 
 def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe], options: dict[str, Any]) -> dict[str, ArrayRecipe]:
     """Huge numbers where nothing may read, in half of the cases in which some elements are never read."""
-    hides = {"mask", "causal", "window"} & {*arrays, *options}
+    may_hide = {"mask", "causal", "window"} & set(method.keywords)
+    hides = not may_hide or may_hide & {*arrays, *options}
     if method.unread is None or not hides or not choose((False, True)):
         return arrays
     filled = {

@@ -13,7 +13,10 @@ import numpy as np
 
 from oracle.formats import Format
 
-__all__ = ["CODED_RECIPES", "FLOAT_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats", "make_mask"]
+__all__ = [
+    "CODED_RECIPES", "DOMAIN_RECIPES", "FLOAT_RECIPES", "INTEGER_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats",
+    "make_integers", "make_mask",
+]  # fmt: skip
 
 Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -133,11 +136,64 @@ def empty_parts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.where(hidden, -np.inf, rng.standard_normal(shape))
 
 
+def log_gates(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Logarithms of decays as a gate's sigmoid gives them."""
+    return -np.logaddexp(0.0, -2.0 * rng.standard_normal(shape) - 1.0)
+
+
+def slow_gates(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Logarithms of decays close to 1."""
+    return -rng.uniform(0.0, 0.02, shape)
+
+
+def strong_gates(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Logarithms of decays down to 1e-30, whose sums overflow an exponential."""
+    return -rng.uniform(0.0, 70.0, shape)
+
+
+def mixed_gates(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Mostly slow, now and then one that forgets everything."""
+    return np.where(rng.random(shape) < 0.1, -rng.uniform(20.0, 300.0, shape), -rng.uniform(0.0, 0.1, shape))
+
+
+def fractions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform between 0 and 1."""
+    return rng.random(shape)
+
+
+def corners(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """0 and 1."""
+    return rng.integers(0, 2, shape).astype(np.float64)
+
+
+def decays(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 - 2^-x, x from 1 to 9: memories of 2 to 500 steps (Sun et al. 2023, arXiv:2307.08621, section 2)."""
+    return 1.0 - 2.0 ** -rng.uniform(1.0, 9.0, shape)
+
+
+def short_decays(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform, never 0."""
+    return rng.uniform(0.02, 1.0, shape)
+
+
+def units(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows of length 1."""
+    rows = rng.standard_normal(shape)
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-30)
+
+
 _MAKERS: tuple[Maker, ...] = (
     normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
-    empty_parts,
+    empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
 )  # fmt: skip
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
+
+# Recipes of arrays whose elements the method restricts (see `oracle.domains`), the plainest first.
+DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
+    "log-gate": ("log_gates", "log_gates", "slow_gates", "zeros", "strong_gates", "mixed_gates"),
+    "fraction": ("fractions", "fractions", "ones", "zeros", "corners"),
+    "decay": ("decays", "short_decays", "ones"),
+}
 
 
 def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
@@ -176,6 +232,29 @@ def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], for
     made = (coded(seed, shape) if coded is not None else FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape)) * gain
     kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
     return kept.astype(form.dtype)
+
+
+def _integers(rng: np.random.Generator, shape: tuple[int, ...], bound: int) -> np.ndarray:
+    return rng.integers(0, max(bound, 1), shape)
+
+
+def _distinct(rng: np.random.Generator, shape: tuple[int, ...], bound: int) -> np.ndarray:
+    """No number twice in a row of the last axis, as far as there are enough."""
+    rows = rng.random((*shape[:-1], max(bound, shape[-1], 1))).argsort(axis=-1)[..., : shape[-1]]
+    return rows % max(bound, 1)
+
+
+INTEGER_RECIPES: dict[str, Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]] = {
+    "integers": _integers,
+    "distinct": _distinct,
+    "zeros": lambda rng, shape, bound: np.zeros(shape, np.int64),
+    "last": lambda rng, shape, bound: np.full(shape, max(bound - 1, 0)),
+}
+
+
+def make_integers(recipe: str, seed: int, shape: tuple[int, ...], bound: int) -> np.ndarray:
+    """An int64 array of a recipe, of numbers of at least 0 and below a bound."""
+    return INTEGER_RECIPES[recipe](np.random.default_rng(seed), shape, bound).astype(np.int64)
 
 
 def _random_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

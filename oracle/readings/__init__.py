@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from oracle.catalogue import Method
+from oracle.catalogue import PLAIN_DTYPES, Method
 from oracle.formats import Format, format_of
 from oracle.readings import rules  # noqa: F401  (its rules register themselves)
 from oracle.readings.balls import balls, working_precision
@@ -70,6 +70,7 @@ def _evaluate(method: Method, arguments: Mapping[str, Any], lift: Callable[[Any]
     given = {name: argument for name, argument in arguments.items() if argument is not None}
     for spec in method.signature.inputs:
         if spec.name in given:
-            given[spec.name] = np.asarray(given[spec.name], dtype=bool) if spec.kind == "bool" else lift(given[spec.name])
+            plain = PLAIN_DTYPES.get(spec.kind)
+            given[spec.name] = lift(given[spec.name]) if plain is None else np.asarray(given[spec.name], dtype=plain)
     outputs = method.spec(**given)
     return outputs if isinstance(outputs, tuple) else (outputs,)

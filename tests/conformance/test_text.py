@@ -32,7 +32,8 @@ FINDING = Finding(
 
 
 def result(verdict, **fields):
-    return HuntResult(verdict, CONTRACTS["float32"], 500, 7.5, 0.125, str(FINDING.case), coverage=Counter({"causal": 250}), **fields)
+    coverage = Counter({"causal": 250})
+    return HuntResult(verdict, CONTRACTS["float32"], IMPLEMENTATION, 500, 7.5, 0.125, str(FINDING.case), coverage=coverage, **fields)
 
 
 VERDICTS = {

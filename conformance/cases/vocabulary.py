@@ -1,0 +1,65 @@
+"""Of what arrays are made: recipes and gains by what an array is, the plainest first."""
+
+from __future__ import annotations
+
+from conformance.cases.values import DOMAIN_RECIPES
+from oracle.catalogue import Method
+from oracle.signature import ArraySpec
+
+__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "vocabulary"]
+
+# Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
+ROWS = (
+    "normal",
+    "normal",
+    "normal",
+    "rising",
+    "falling",
+    "last",
+    "first",
+    "spike",
+    "offset",
+    "negative",
+    "equal",
+    "ties",
+    "zeros",
+    "sparse",
+    "spread",
+)
+RECIPES = {
+    "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
+    "k": ROWS,
+    "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
+    "bias": ("normal", "rising", "falling", "spike", "zeros", "offset", "negative"),
+    "sinks": ("normal", "zeros", "offset", "negative"),
+    "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
+}
+GAINS = {
+    "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
+    "k": (1.0, 1.0, 1.0, 1.0, 3.0),
+    "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
+    "bias": (1.0, 1.0, 1.0, 8.0, 50.0, 4000.0, 20000.0),
+    "sinks": (1.0, 4.0, 20.0),
+    "lses": (1.0, 10.0, 100.0),
+}
+# How often an optional array is passed, by its kind.
+PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic"), (False, True))
+# Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
+SEEDS = range(1000)
+MASKS = (
+    "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
+    "checkerboard", "empty_rows", "full", "empty",
+)  # fmt: skip
+INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
+
+# Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
+BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {}
+
+
+def vocabulary(method: Method, spec: ArraySpec) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Recipes and gains of an array of floats."""
+    if (method.name, spec.name) in BY_METHOD:
+        return BY_METHOD[method.name, spec.name]
+    if spec.name in method.domains:
+        return DOMAIN_RECIPES[method.domains[spec.name]], (1.0,)
+    return RECIPES.get(spec.name, ROWS), GAINS.get(spec.name, (1.0,))
