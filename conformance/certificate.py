@@ -15,6 +15,7 @@ from typing import Any
 from conformance.errors import UsageError
 from conformance.hunt import HuntResult
 from conformance.judge import Finding
+from conformance.methods import reference_of
 from conformance.registry import Implementation
 from conformance.trigger import Trigger
 from oracle import get_method
@@ -118,6 +119,8 @@ def number(value: float | None) -> float | str | None:
 def replay_line(implementation: Implementation, finding: Finding) -> str:
     """The command that runs the case of a finding again."""
     declared = [f"target={shlex.quote(implementation.target)}", f"backend={implementation.backend}"]
+    if (reference := reference_of(implementation.method)) != implementation.method:
+        declared.append(f"method={shlex.quote(reference)}")
     declared += [f"{name}={value}" for name, value in implementation.conventions.items()]
     if implementation.any_keyword and implementation.options:
         declared.append(f"options={','.join(implementation.options)}")

@@ -57,7 +57,7 @@ def _declarations(command: Command) -> Command:
         click.option("--contract", metavar="C|infer", help="Precision contract; by default the one named like the dtype."),
         click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs."),
         click.option("--backend", help="Whose arrays it takes: numpy or torch."),
-        click.option("--method", help="The method that it implements, as in 'attest list'."),
+        click.option("--method", help="The method that it implements, as in 'attest list', or path/file.py:name of your own."),
         click.option("--no-isolation", is_flag=True, help="Run it in this process, for a debugger."),
     ):  # fmt: skip
         command = option(command)
@@ -160,15 +160,12 @@ def replay(case: str, target: str | None, **declared: Any) -> None:
 @click.argument("method")
 def explain(method: str) -> None:
     """Show what a METHOD means: formula, shapes, options, source, and its known mistakes."""
-    from conformance.errors import UsageError
+    from conformance.methods import load_installed, resolve_method
     from conformance.report import console
     from oracle import get_method
 
-    try:
-        found = get_method(method)
-    except KeyError as error:
-        raise UsageError(error.args[0]) from None
-    console.show_method(found)
+    load_installed()
+    console.show_method(get_method(resolve_method(method)))
 
 
 def _request(
@@ -178,12 +175,12 @@ def _request(
 ) -> Request:  # fmt: skip
     from conformance.certify import Request
     from conformance.errors import UsageError
+    from conformance.methods import load_installed, resolve_method
     from conformance.registry import BACKENDS
     from conformance.search import Effort
-    from oracle import METHODS
 
-    if method is not None and method not in METHODS:
-        raise UsageError(f"method={method!r}, but should be one of {', '.join(METHODS)}")
+    load_installed()
+    method = None if method is None else resolve_method(method)
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"backend={backend!r}, but should be one of {', '.join(BACKENDS)}")
     pairs = {}

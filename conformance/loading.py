@@ -25,7 +25,7 @@ from conformance.parameters import fits_by_name, parameters_of
 from conformance.registry import Registration, describe, registered
 from oracle import METHODS
 
-__all__ = ["ENTRY_POINT_GROUP", "Problem", "discover", "load"]
+__all__ = ["ENTRY_POINT_GROUP", "Problem", "discover", "file_or_module", "load", "parts"]
 
 ENTRY_POINT_GROUP = "attest.implementations"
 
@@ -62,13 +62,10 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
     Raises:
         UsageError: the target cannot be loaded or does not fit; the message says why.
     """
-    place, name = _parts(target)
-    if place.endswith(".py") or os.sep in place or "\\" in place:
-        module = _import_file(place)
-    elif name or _is_module(place):
-        module = _import_module(place)
-    else:
+    place, name = parts(target)
+    if not (_is_file(place) or name or _is_module(place)):
         return [_registered_as(target)]
+    module = file_or_module(place)
     if not name:
         return _registered_in(module, target)
     by_name = registered().get(name)
@@ -84,7 +81,20 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
     return [Registration(implementation, function)]
 
 
-def _parts(target: str) -> tuple[str, str]:
+def file_or_module(place: str) -> ModuleType:
+    """The module of a path or of a dotted name.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    return _import_file(place) if _is_file(place) else _import_module(place)
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or os.sep in place or "\\" in place
+
+
+def parts(target: str) -> tuple[str, str]:
     """The place and the name in it, which may be empty; folders with a colon are allowed, and so is a drive."""
     if target and (target.endswith(".py") or ":" not in target):
         return target, ""

@@ -14,6 +14,7 @@ from conformance.errors import UsageError
 from conformance.examine import Examiner
 from conformance.invariants.check import require_invariant
 from conformance.judge import Judgement
+from conformance.methods import load_installed, resolve_method
 from conformance.registry import Implementation
 from oracle import METHODS
 
@@ -39,10 +40,14 @@ def replay(line: str, target: str | None, request: Request) -> tuple[Judgement, 
         words = shlex.split(line)
     except ValueError as error:
         raise UsageError(f"case {line!r}, but its quotes should match ({error})") from None
+    load_installed()
+    for word in words:
+        if word.startswith("method="):
+            resolve_method(word.removeprefix("method="))
     start = next((index for index, word in enumerate(words) if word in METHODS), None)
     if start is None:
         raise UsageError(f"case {line!r}, but should name a method: {', '.join(METHODS)}")
-    declared = dict(word.partition("=")[::2] for word in words[:start])
+    declared = dict(word.partition("=")[::2] for word in words[:start] if not word.startswith("method="))
     try:
         case = parse_case(" ".join(words[start:]))
     except CaseError as error:

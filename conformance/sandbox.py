@@ -28,6 +28,7 @@ from typing import Any
 from conformance.arena import Arena
 from conformance.cases.case import Case
 from conformance.errors import UsageError
+from conformance.methods import load_installed, references
 from conformance.registry import Implementation
 from conformance.worker import CONNECTION_LOST, Worker
 
@@ -117,6 +118,7 @@ class Sandbox:
 
     def discover(self) -> tuple[list[Implementation], list[tuple[str, str]]]:
         """Everything registered through entry points, and what could not be loaded, with reasons."""
+        load_installed()
         reply = self._ask({"do": "discover"}, self.limits.first_seconds)
         return [Implementation.from_json(data) for data in reply["implementations"]], [(a, b) for a, b in reply["problems"]]
 
@@ -126,7 +128,10 @@ class Sandbox:
         Raises:
             UsageError: it cannot be loaded, or loading it ended the worker.
         """
-        request = {"do": "load", "target": target, "method": method, "backend": backend, "device": self.device}
+        load_installed()
+        request = {
+            "do": "load", "target": target, "method": method, "methods": references(), "backend": backend, "device": self.device,
+        }  # fmt: skip
         try:
             reply = self._ask(request, self.limits.first_seconds)
             loaded = [Implementation.from_json(data) for data in reply["implementations"]]

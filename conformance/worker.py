@@ -27,6 +27,7 @@ from conformance.backends import NumpyArrays, TorchArrays, arrays_of, overlap
 from conformance.cases.options import as_argument
 from conformance.errors import UsageError
 from conformance.loading import discover, load
+from conformance.methods import load_installed, resolve_method
 from conformance.registry import Registration
 from conformance.state import OWN_PACKAGES, SharedState
 
@@ -99,6 +100,7 @@ class Worker:
 
     def discover(self, request: dict[str, Any]) -> dict[str, Any]:
         """Everything registered through entry points."""
+        load_installed()
         found, problems = discover()
         return {
             "implementations": [registration.implementation.to_json() for registration in found],
@@ -110,6 +112,9 @@ class Worker:
         if self.folder is not None:
             os.chdir(self.home)
         try:
+            load_installed()
+            for method in request["methods"]:
+                resolve_method(method)
             found = load(request["target"], method=request.get("method"), backend=request.get("backend"))
             described = json.loads(json.dumps([registration.implementation.to_json() for registration in found]))
         except UsageError:
