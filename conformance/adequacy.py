@@ -24,22 +24,29 @@ LARGEST_CASE = 400_000
 OCCASIONS = 60
 
 
+# The tunable that is the size of a tile of keys, where an implementation takes one.
+KEY_TILE = "block_k"
+
+
 @dataclass(frozen=True)
 class Suspect:
-    """A pitfall, with the tile size at which it is tried where that matters."""
+    """A pitfall, with the tile size at which it is tried where that matters: a number, or the name of the case's tunable."""
 
     pitfall: Pitfall
-    tile: int | None = None
+    tile: int | str | None = None
 
     @property
     def name(self) -> str:
-        """As shown: the tile size in parentheses."""
+        """As shown: the tile size in parentheses, ``block_k`` for the implementation's own."""
         return self.pitfall.name if self.tile is None else f"{self.pitfall.name} (tile {self.tile})"
 
 
-def suspects(method: str) -> tuple[Suspect, ...]:
-    """Every pitfall of a method in all its variants."""
-    return tuple(Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in (pitfall.variants or (None,)))
+def suspects(method: str, tunables: Iterable[str] = ()) -> tuple[Suspect, ...]:
+    """Every pitfall of a method in all its variants; one of tiles also at the implementation's own, where these are a tunable."""
+    own: tuple[int | str, ...] = (KEY_TILE,) if KEY_TILE in tunables else ()
+    return tuple(
+        Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in ((*own, *pitfall.variants) if pitfall.variants else (None,))
+    )
 
 
 def lift(case: Case, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Setting]:
@@ -58,7 +65,7 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         suspect: the mistake.
         lifted, setting: from `lift`.
     """
-    if suspect.tile is not None:
+    if isinstance(suspect.tile, int):
         setting = replace(setting, tunables={**setting.tunables, "block_q": suspect.tile, "block_k": suspect.tile})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
@@ -75,7 +82,7 @@ class Adequacy:
 
     def __init__(self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect) -> None:
         self.implementation, self._run = implementation, run
-        self._open = list(suspects(implementation.method))
+        self._open = list(suspects(implementation.method, implementation.tunables))
         self._met: set[str] = set()
         self._learned = 0
         self.ruled_out: dict[str, str] = {}

@@ -62,6 +62,9 @@ def call(
             arguments["mask"] = np.broadcast_to(np.arange(s) >= s - 3, shape).copy()
         if mask.endswith(":rows"):
             arguments["mask"][..., ::2, :] = False
+        if mask.endswith(":documents"):
+            document = np.arange(s) // 3
+            arguments["mask"] = np.broadcast_to(document[:, None] == document, shape).copy()
     if bias:
         arguments["bias"] = normal([sizes[axis] for axis in bias]) + bias_offset
     if sinks:
@@ -142,6 +145,8 @@ CALLS = (
     call(48, b=6, mask="ls"),
     call(49, causal=True, h=6, l=9),
     call(50, dtype="bfloat16", q_gain=40.0, d=6),
+    call(52, l=9, mask="bhls:documents"),
+    call(53, l=21, s=21, mask="ls:documents", tunables=TILES),
     call(51, d=5),
 )
 PARTS = (

@@ -56,7 +56,7 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "tiled", "merging")
+_FAMILIES = ("logits", "masking", "softmax", "tiled", "documents", "merging")
 
 
 def declare(pitfall: Pitfall) -> None:
