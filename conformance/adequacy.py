@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import Case
+from conformance.cases.layouts import broadcast_axis
 from conformance.judge import Judgement, compare
 from conformance.pitfalls import Pitfall, Setting, pitfalls_for
 from conformance.registry import Implementation
@@ -49,13 +50,24 @@ def suspects(method: str, tunables: Iterable[str] = ()) -> tuple[Suspect, ...]:
     )
 
 
-def lift(case: Case, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Setting]:
-    """The arguments in the dtype in which pitfalls compute, and how the implementation computes."""
+def lift(case: Case, arguments: Mapping[str, Any], order: str | None = None) -> tuple[dict[str, Any], Setting]:
+    """The arguments in the dtype in which pitfalls compute, and how the implementation computes.
+
+    Args:
+        case: what was called.
+        arguments: by name, contiguous, and the conventions.
+        order: of the axes, if the implementation declares one; what lies where in memory is then not told.
+    """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     lifted = {
         name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype != bool else value for name, value in arguments.items()
     }
-    return lifted, Setting(case.dtype, working, case.tunables)
+    layouts = {
+        name: (recipe.layout, broadcast_axis(recipe.layout, case.shape(name), case.axes(name)))
+        for name, recipe in case.arrays.items()
+        if recipe.layout != "contiguous" and order is None
+    }
+    return lifted, Setting(case.dtype, working, case.tunables, layouts)
 
 
 def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:
@@ -132,4 +144,5 @@ class Adequacy:
         self._open = remaining
 
     def _lift(self, case: Case) -> tuple[dict[str, Any], Setting]:
-        return lift(case, {**case.arguments(self.implementation.meaning), **self.implementation.meaning})
+        meaning = self.implementation.meaning
+        return lift(case, {**case.arguments(meaning), **meaning}, self.implementation.layout)
