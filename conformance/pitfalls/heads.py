@@ -43,7 +43,7 @@ class OfRegroupedHeads(OfOtherHead):
 class MaskOfFirstInGroup(OfFirstInGroup):
     name = "mask-of-first-head-in-group"
     explanation = "With grouped heads all query heads of a key/value head use the mask of the first of them."
-    needs = "mask_h > 1 and h > g and g > 1"
+    needs = "mask_h > 1 and h > g"
 
     def within_mask(self) -> Array:
         return self.of_read_heads(super().within_mask())
@@ -61,7 +61,7 @@ class MaskRegrouped(OfRegroupedHeads):
 class BiasOfFirstInGroup(OfFirstInGroup):
     name = "bias-of-first-head-in-group"
     explanation = "With grouped heads all query heads of a key/value head add the bias of the first of them."
-    needs = "bias_h > 1 and h > g and g > 1"
+    needs = "bias_h > 1 and h > g"
 
     def added_bias(self) -> Array:
         return self.of_read_heads(super().added_bias())
