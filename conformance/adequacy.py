@@ -12,7 +12,10 @@ from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis
 from conformance.judge import Judgement, compare
 from conformance.pitfalls import Pitfall, Setting, pitfalls_for
+from conformance.pitfalls.dense import Steps
 from conformance.registry import Implementation
+from oracle import get_method
+from oracle.conditions import condition_names
 from oracle.formats import FORMATS
 from oracle.readings import Expected
 
@@ -21,9 +24,13 @@ __all__ = ["Adequacy", "Suspect", "lift", "run_suspect", "suspects"]
 # Pitfalls run on cases up to this size: every mistake shows on some case that is not huge.
 LARGEST_CASE = 400_000
 
-# Cases after which a mistake that never applied is taken for one that hardly ever does.
-OCCASIONS = 60
+# After so many cases without an occasion, a mistake that speaks of an option that the implementation lacks is tried on
+# every so manieth only. Others are tried on all: few cases bring them out, and one that is missed counts as no occasion.
+OCCASIONS, EVERY = 60, 8
 
+
+# What conditions of pitfalls call parts of an option, besides "mask_h" and the like.
+OF_OPTIONS = {"left": "window", "right": "window", "documents": "mask"}
 
 # The tunable that is the size of a tile of keys, where an implementation takes one.
 KEY_TILE = "block_k"
@@ -89,12 +96,23 @@ def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected
     return outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, wanted, strict=False))
 
 
+def _speaks_of_others(pitfall: Pitfall, implementation: Implementation) -> bool:
+    """Whether the condition of a pitfall names an option that the implementation does not take."""
+    steps = Steps.declared.get((implementation.method, pitfall.name))
+    if steps is None:
+        return False
+    others = set(get_method(implementation.method).keywords) - set(implementation.options)
+    named = {OF_OPTIONS.get(name, name.partition("_")[0]) for name in condition_names(steps.needs)}
+    return bool(named & others)
+
+
 class Adequacy:
     """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
 
     def __init__(self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect) -> None:
         self.implementation, self._run = implementation, run
         self._open = list(suspects(implementation.method, implementation.tunables))
+        self._unlikely = {suspect.name for suspect in self._open if _speaks_of_others(suspect.pitfall, implementation)}
         self._met: set[str] = set()
         self._learned = 0
         self.ruled_out: dict[str, str] = {}
@@ -132,9 +150,8 @@ class Adequacy:
         lifted, setting = self._lift(case)
         remaining = []
         for suspect in self._open:
-            # What had no occasion in many cases (an option is missing) is tried now and then only.
-            rare = self._learned > OCCASIONS and self._learned % 8 and suspect.name not in self._met
-            outputs = None if rare else self._run(suspect, lifted, setting)
+            rare = self._learned > OCCASIONS and suspect.name in self._unlikely - self._met
+            outputs = None if rare and self._learned % EVERY else self._run(suspect, lifted, setting)
             if outputs is not None:
                 self._met.add(suspect.name)
             if leaves_budget(outputs, judgement.wanted):
