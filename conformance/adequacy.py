@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import Case
+from conformance.cases.layouts import broadcast_axis
 from conformance.judge import Judgement, compare
 from conformance.pitfalls import Pitfall, Setting, pitfalls_for
+from conformance.pitfalls.dense import Steps
 from conformance.registry import Implementation
+from oracle import get_method
+from oracle.conditions import condition_names
 from oracle.formats import FORMATS
 from oracle.readings import Expected
 
@@ -20,35 +24,57 @@ __all__ = ["Adequacy", "Suspect", "lift", "run_suspect", "suspects"]
 # Pitfalls run on cases up to this size: every mistake shows on some case that is not huge.
 LARGEST_CASE = 400_000
 
-# Cases after which a mistake that never applied is taken for one that hardly ever does.
-OCCASIONS = 60
+# After so many cases without an occasion, a mistake that speaks of an option that the implementation lacks is tried on
+# every so manieth only. Others are tried on all: few cases bring them out, and one that is missed counts as no occasion.
+OCCASIONS, EVERY = 60, 8
+
+
+# What conditions of pitfalls call parts of an option, besides "mask_h" and the like.
+OF_OPTIONS = {"left": "window", "right": "window", "documents": "mask"}
+
+# The tunable that is the size of a tile of keys, where an implementation takes one.
+KEY_TILE = "block_k"
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A pitfall, with the tile size at which it is tried where that matters."""
+    """A pitfall, with the tile size at which it is tried where that matters: a number, or the name of the case's tunable."""
 
     pitfall: Pitfall
-    tile: int | None = None
+    tile: int | str | None = None
 
     @property
     def name(self) -> str:
-        """As shown: the tile size in parentheses."""
+        """As shown: the tile size in parentheses, ``block_k`` for the implementation's own."""
         return self.pitfall.name if self.tile is None else f"{self.pitfall.name} (tile {self.tile})"
 
 
-def suspects(method: str) -> tuple[Suspect, ...]:
-    """Every pitfall of a method in all its variants."""
-    return tuple(Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in (pitfall.variants or (None,)))
+def suspects(method: str, tunables: Iterable[str] = ()) -> tuple[Suspect, ...]:
+    """Every pitfall of a method in all its variants; one of tiles also at the implementation's own, where these are a tunable."""
+    own: tuple[int | str, ...] = (KEY_TILE,) if KEY_TILE in tunables else ()
+    return tuple(
+        Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in ((*own, *pitfall.variants) if pitfall.variants else (None,))
+    )
 
 
-def lift(case: Case, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Setting]:
-    """The arguments in the dtype in which pitfalls compute, and how the implementation computes."""
+def lift(case: Case, arguments: Mapping[str, Any], order: str | None = None) -> tuple[dict[str, Any], Setting]:
+    """The arguments in the dtype in which pitfalls compute, and how the implementation computes.
+
+    Args:
+        case: what was called.
+        arguments: by name, contiguous, and the conventions.
+        order: of the axes, if the implementation declares one; what lies where in memory is then not told.
+    """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     lifted = {
         name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype != bool else value for name, value in arguments.items()
     }
-    return lifted, Setting(case.dtype, working, case.tunables)
+    layouts = {
+        name: (recipe.layout, broadcast_axis(recipe.layout, case.shape(name), case.axes(name)))
+        for name, recipe in case.arrays.items()
+        if recipe.layout != "contiguous" and order is None
+    }
+    return lifted, Setting(case.dtype, working, case.tunables, layouts)
 
 
 def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:
@@ -58,7 +84,7 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         suspect: the mistake.
         lifted, setting: from `lift`.
     """
-    if suspect.tile is not None:
+    if isinstance(suspect.tile, int):
         setting = replace(setting, tunables={**setting.tunables, "block_q": suspect.tile, "block_k": suspect.tile})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
@@ -70,12 +96,23 @@ def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected
     return outputs is not None and any(not compare(got, want)[1].all() for got, want in zip(outputs, wanted, strict=False))
 
 
+def _speaks_of_others(pitfall: Pitfall, implementation: Implementation) -> bool:
+    """Whether the condition of a pitfall names an option that the implementation does not take."""
+    steps = Steps.declared.get((implementation.method, pitfall.name))
+    if steps is None:
+        return False
+    others = set(get_method(implementation.method).keywords) - set(implementation.options)
+    named = {OF_OPTIONS.get(name, name.partition("_")[0]) for name in condition_names(steps.needs)}
+    return bool(named & others)
+
+
 class Adequacy:
     """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
 
     def __init__(self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect) -> None:
         self.implementation, self._run = implementation, run
-        self._open = list(suspects(implementation.method))
+        self._open = list(suspects(implementation.method, implementation.tunables))
+        self._unlikely = {suspect.name for suspect in self._open if _speaks_of_others(suspect.pitfall, implementation)}
         self._met: set[str] = set()
         self._learned = 0
         self.ruled_out: dict[str, str] = {}
@@ -113,9 +150,8 @@ class Adequacy:
         lifted, setting = self._lift(case)
         remaining = []
         for suspect in self._open:
-            # What had no occasion in many cases (an option is missing) is tried now and then only.
-            rare = self._learned > OCCASIONS and self._learned % 8 and suspect.name not in self._met
-            outputs = None if rare else self._run(suspect, lifted, setting)
+            rare = self._learned > OCCASIONS and suspect.name in self._unlikely - self._met
+            outputs = None if rare and self._learned % EVERY else self._run(suspect, lifted, setting)
             if outputs is not None:
                 self._met.add(suspect.name)
             if leaves_budget(outputs, judgement.wanted):
@@ -125,4 +161,5 @@ class Adequacy:
         self._open = remaining
 
     def _lift(self, case: Case) -> tuple[dict[str, Any], Setting]:
-        return lift(case, {**case.arguments(self.implementation.meaning), **self.implementation.meaning})
+        meaning = self.implementation.meaning
+        return lift(case, {**case.arguments(meaning), **meaning}, self.implementation.layout)

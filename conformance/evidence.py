@@ -114,7 +114,7 @@ class Evidence:
         """What a mistake would have returned."""
         key = str(judgement.case)
         if key not in self._lifted:
-            arguments, setting = lift(judgement.case, self.arguments(judgement.case))
+            arguments, setting = lift(judgement.case, self.arguments(judgement.case), self.implementation.layout)
             tile = {"block_k": setting.tunables["block_q"]} if "block_q" in setting.tunables else {}
             self._lifted[key] = arguments, replace(setting, tunables={**tile, **setting.tunables})
         return run_suspect(suspect, *self._lifted[key])

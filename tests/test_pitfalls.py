@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -34,11 +34,12 @@ class Call:
     arguments: Mapping[str, Any]
     dtype: str = "float32"
     tunables: Mapping[str, int] | None = None
+    layouts: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
 
     @property
     def setting(self) -> Setting:
         working = np.dtype(np.float64 if self.dtype == "float64" else np.float32)
-        return Setting(self.dtype, working, self.tunables or {"block_q": 4, "block_k": 4})
+        return Setting(self.dtype, working, self.tunables or {"block_q": 4, "block_k": 4}, self.layouts)
 
 
 def call(
@@ -62,6 +63,9 @@ def call(
             arguments["mask"] = np.broadcast_to(np.arange(s) >= s - 3, shape).copy()
         if mask.endswith(":rows"):
             arguments["mask"][..., ::2, :] = False
+        if mask.endswith(":documents"):
+            document = np.arange(s) // 3
+            arguments["mask"] = np.broadcast_to(document[:, None] == document, shape).copy()
     if bias:
         arguments["bias"] = normal([sizes[axis] for axis in bias]) + bias_offset
     if sinks:
@@ -79,6 +83,11 @@ def stored(arguments: Mapping[str, Any], dtype: str, tunables: Mapping[str, int]
         for name, value in arguments.items()
     }
     return Call(rounded, dtype, tunables)
+
+
+def placed(made: Call, **layouts: str) -> Call:
+    """A call with some arrays in other layouts."""
+    return replace(made, layouts={name: (layout, None) for name, layout in layouts.items()})
 
 
 def parts(seed: int, *, n: int = 3, gain: float = 1.0, offset: float = 0.0, empty: int = 0) -> Call:
@@ -142,6 +151,17 @@ CALLS = (
     call(48, b=6, mask="ls"),
     call(49, causal=True, h=6, l=9),
     call(50, dtype="bfloat16", q_gain=40.0, d=6),
+    call(52, l=9, mask="bhls:documents"),
+    call(53, l=21, s=21, mask="ls:documents", tunables=TILES),
+    call(54, h=6, g=3, mask="bhls", causal=True, l=9),
+    call(55, h=6, g=3, bias="hls"),
+    call(56, sinks=True, softcap=0.5),
+    placed(call(57), q="transposed", k="transposed"),
+    placed(call(58), q="swapped", k="transposed", v="strided"),
+    placed(call(59, e=4), q="transposed", v="padded"),
+    placed(call(60), k="swapped"),
+    placed(call(61, mask="bhls"), v="swapped"),
+    placed(call(62, causal=True, l=9), q="padded", k="strided"),
     call(51, d=5),
 )
 PARTS = (

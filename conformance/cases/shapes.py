@@ -119,13 +119,17 @@ def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[st
     if len(lengths) < 2:
         return {letter: _affordable(choose, method, letter, stage, tile) for letter in lengths}
     sizes = {letter: _length(choose, stage, tile) for letter in lengths}
-    relation = choose(("equal", "free", "decode", "free", "longer", "shorter", "equal", "decode", "one key"))
+    relation = choose(("equal", "free", "decode", "free", "longer", "shorter", "equal", "decode", "one key", "full rows", "full rows"))
     relation = "equal" if EQUAL_LENGTHS in method.where else relation
     queries, keys = sizes.values()
     if relation == "equal":
         queries = keys = min(keys, isqrt(stage.elements))
     elif relation == "decode":
         queries = choose((1, 1, 1, 2, 3))
+    elif relation == "full rows" and tile < stage.longest:
+        # Whether the last tile of keys is partial cannot be told from that of queries, which is full.
+        queries, keys = tile * choose((1, 2)), choose((1, 2, 1, 3)) * tile + choose((1, -1, tile // 2))
+        queries = min(queries, stage.elements // max(keys, 1) // tile * tile) or tile
     elif relation == "one key":
         queries, keys = choose((1, queries)), 1
     elif relation == "longer":
@@ -133,7 +137,7 @@ def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[st
     elif relation == "shorter":
         keys, queries = sorted((min(queries, isqrt(stage.elements)), keys))
     # Room for several heads and sequences, unless that would undo the relation.
-    room = 1 if relation in ("equal", "shorter") else choose((4, 16) if stage.longest <= 300 else (16, 60))
+    room = 1 if relation in ("equal", "shorter", "full rows") else choose((4, 16) if stage.longest <= 300 else (16, 60))
     if queries * keys * room > stage.elements:
         queries = max(1, stage.elements // (keys * room))
     return {QUERY_LENGTHS: queries, KEY_LENGTHS: keys}

@@ -8,6 +8,7 @@ misses conjunctions of options), and a Hypothesis strategy, for tests and for th
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isqrt
 from random import Random
 from typing import Any
 
@@ -81,8 +82,8 @@ def _telling(choose: Choose, dims: dict[str, int], arrays: dict[str, ArrayRecipe
     ranks = {len(recipe.axes) for recipe in arrays.values() if recipe.axes is not None}
     mask, batch = arrays.get("mask"), dims.get("b", 0)
     if mask is not None and mask.recipe == "blocks" and {"l", "s"} <= set(dims) and choose((True, True, False)):
-        shorter = min(dims["l"], dims["s"]) or dims["s"]
-        return {**dims, "l": shorter, "s": shorter}  # packed documents have as many queries as keys
+        tokens = isqrt(dims["l"] * dims["s"])
+        return {**dims, "l": tokens, "s": tokens}  # packed documents have as many queries as keys
     # Which axes a mask is taken for shows only where two of them have one size.
     if batch > 1 and 3 in ranks and "g" in dims and choose((True, False)):
         return {**dims, "h": batch, "g": batch}
@@ -114,7 +115,10 @@ def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> Arra
     seed, layout = choose(SEEDS), choose(("contiguous", "contiguous", *LAYOUTS))
     axes = _broadcast(choose, spec) if spec.broadcast else None
     if spec.kind == "bool":
-        return ArrayRecipe(choose(MASKS), seed, axes, layout=layout)
+        recipe = choose(MASKS)
+        if recipe == "blocks" and axes is not None and not {"l", "s"} & set(spec.dims) <= set(axes):
+            axes = None  # documents are of queries and keys
+        return ArrayRecipe(recipe, seed, axes, layout=layout)
     if spec.kind == "int":
         return ArrayRecipe(choose(INTEGERS), seed, axes, layout=layout)
     recipes, gains = vocabulary(method, spec)

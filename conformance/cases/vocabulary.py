@@ -48,7 +48,7 @@ PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic"), (False, True))
 SEEDS = range(1000)
 MASKS = (
     "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
-    "checkerboard", "empty_rows", "full", "empty",
+    "checkerboard", "empty_rows", "blocks", "full", "empty",
 )  # fmt: skip
 INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 

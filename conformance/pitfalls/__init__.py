@@ -7,7 +7,7 @@ lists it as ruled out when the executed cases would have exposed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -24,11 +24,14 @@ class Setting:
         dtype: storage dtype of the call, by name.
         working: NumPy dtype of the accumulation (float32, or float64 for float64), in which the pitfall runs.
         tunables: tile sizes of the case, where the implementation has any.
+        layouts: by array, if it is not contiguous, its layout and the axis that this repeats: the last two arguments of
+            `conformance.cases.layouts.lay_out`. The arguments themselves are contiguous.
     """
 
     dtype: str
     working: np.dtype
     tunables: Mapping[str, int]
+    layouts: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "tiled", "merging")
+_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging")
 
 
 def declare(pitfall: Pitfall) -> None:

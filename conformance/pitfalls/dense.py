@@ -2,7 +2,7 @@
 
 `Reference` computes what the specification means, in the working dtype of a kernel. A mistake is a subclass that overrides
 one step (or two that belong together) and carries a name; naming it declares it. The mistakes stand in the modules
-`logits`, `masking`, `softmax`, `tiled` and `merging`.
+`logits`, `masking`, `softmax`, `heads`, `tiled`, `documents`, `memory` and `merging`.
 
 Shapes: B batch, Hq query heads, Hkv key/value heads, Lq and Lk lengths, D query/key width, Dv value width.
 """

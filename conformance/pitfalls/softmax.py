@@ -206,6 +206,16 @@ class SinksScaled(Reference):
         return super().sink() * self.factor()
 
 
+class SinksSoftcapped(Reference):
+    name = "sinks-softcapped"
+    explanation = "The sink goes through the softcap, like the products of queries and keys."
+    citation = "rocm-libraries#12229"
+    needs = "sinks is not None and softcap is not None"
+
+    def sink(self) -> Array:
+        return self.capped(super().sink())
+
+
 class SinksNotShifted(Reference):
     name = "sinks-not-shifted"
     explanation = "exp(sink) joins a denominator from whose other terms the row's maximum was subtracted."

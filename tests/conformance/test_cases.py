@@ -70,6 +70,21 @@ def test_cases_reach_every_option_pair_and_the_edges_of_tiles():
     assert {15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} <= lengths
 
 
+def test_packed_documents_are_drawn_often():
+    masks = [case.arguments()["mask"] for case in drawn(count=1200, stage=STAGES[1]) if "mask" in case.arrays]
+    square = [mask for mask in masks if mask.ndim > 1 and mask.shape[-1] == mask.shape[-2] > 1]
+    first = [mask.argmax(axis=-1) for mask in square]
+    packed = [np.array_equal(mask, ids[..., :, None] == ids[..., None, :]) and ids.any() for mask, ids in zip(square, first, strict=True)]
+    assert sum(packed) >= 40
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_full_tiles_of_queries_meet_a_partial_tile_of_keys(seed):
+    dims = [(case.dims["l"], case.dims["s"]) for case in drawn(PLAIN, count=300, seed=seed, stage=STAGES[1])]
+    for tile in (16, 32, 64, 128):
+        assert sum(queries % tile == 0 < queries and keys % tile != 0 for queries, keys in dims) >= 15, tile
+
+
 def test_an_implementation_is_never_passed_an_option_that_it_does_not_take():
     assert all(not case.options and set(case.arrays) == set("qkv") for case in drawn(PLAIN))
 

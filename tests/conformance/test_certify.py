@@ -38,6 +38,12 @@ def test_tunables_of_a_registered_kernel_are_drawn():
     assert "block_k=" in certificate.result.worst_case
 
 
+def test_mistakes_at_the_edges_of_its_own_tiles_are_ruled_out_where_a_kernel_has_any():
+    own = {"stale-accumulator (tile block_k)", "tail-padding-keys-counted (tile block_k)", "stale-accumulator (tile 16)"}
+    assert own <= set(verdict_of("tiled", effort=Effort(examples=150)).result.ruled_out)
+    assert own & set(verdict_of("right", effort=Effort(examples=150)).result.ruled_out) == {"stale-accumulator (tile 16)"}
+
+
 def test_a_kernel_that_follows_another_convention_is_told_which():
     finding, explained = only_finding(verdict_of("top_left"))
     assert finding.kind == "wrong-value"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from conformance.adequacy import Adequacy
+from conformance.adequacy import OCCASIONS, Adequacy
+from conformance.cases import parse_case
 from conformance.certify import Request, certify
 from conformance.errors import UsageError
 from conformance.examine import Examiner
 from conformance.judge import Finding
 from conformance.memory import Memory
+from conformance.probes import probe_cases
 from conformance.sandbox import InProcess
 from conformance.search import Effort, Search
 
@@ -55,6 +57,30 @@ def test_a_slow_kernel_meets_the_cases_that_rule_mistakes_out_first():
 def test_a_fast_kernel_meets_as_many_cases_as_were_asked_for():
     search = search_of("right", Effort(examples=60))
     assert len(run(search, lambda judgement: search.executed == 60)) == 60
+
+
+def test_a_mistake_that_only_a_late_case_brings_out_is_ruled_out():
+    search = search_of("right", Effort())
+    plain, telling = (
+        search.examiner.examine(parse_case(f"attention float32 b=1 h=1 g=1 l=3 s=5 d=4 e=4 q=normal(0) k=normal(1) v=normal(2) {option}"))
+        for option in ("", "scale=0.0")
+    )
+    for _ in range(OCCASIONS + 1):
+        search.adequacy.learn(plain)
+    assert "scale-zero-taken-for-default" not in search.adequacy.ruled_out
+    search.adequacy.learn(telling)
+    assert "scale-zero-taken-for-default" in search.adequacy.ruled_out
+
+
+@pytest.mark.parametrize("kernel", ["numpy.flash2", "numpy.flash2_with_lse"])
+def test_the_probes_alone_rule_out_what_few_random_cases_bring_out(kernel):
+    sandbox = InProcess()
+    [implementation] = sandbox.load(kernel)
+    examiner, adequacy = Examiner(implementation, "float32", sandbox), Adequacy(implementation)
+    for case in probe_cases(implementation, "float32"):
+        adequacy.learn(examiner.examine(case))
+    tails = {f"{name} (tile {tile})" for name in ("tail-mask-by-query-length", "softcap-after-padding") for tile in (16, 32, 64, 128)}
+    assert tails | {"mask-of-three-axes-per-batch", "mask-of-two-axes-as-padding"} <= set(adequacy.ruled_out)
 
 
 def test_every_aimed_case_rules_something_out():

@@ -31,7 +31,6 @@ RING = "attention over several devices is not a method yet"
 QUANTISED = "quantised caches are not a method yet"
 OPEN = "the report leaves the cause open"
 PROPERTY = "NaN where nothing may read is a property that a certificate states, not a finding; finite garbage there is drawn"
-PENDING = "re-created in kernels that the default hunt does not refute yet: it hardly draws masks of blocks over equal lengths"
 
 # Identifier: its reports, and for rows that nothing re-creates, why. "as Bnn" is the same mistake as another row.
 ROWS: dict[str, tuple[str, str]] = {
@@ -94,8 +93,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "B57": ("TransformerEngine#3391", ""),
     "B58": ("flash-attention#2544, flash-attention#1856", BACKWARD),
     "B59": ("composable_kernel#1352", BACKWARD),
-    "B60": ("maxtext#4476", PENDING),
-    "B61": ("flash-linear-attention#842, flash-linear-attention#1088", PENDING),
+    "B60": ("maxtext#4476", ""),
+    "B61": ("flash-linear-attention#842, flash-linear-attention#1088", ""),
     "B62": ("diffusers#14265", BACKWARD),
     "B63": ("sglang#33353, sglang#33327", ""),
     "B64": ("flash-linear-attention#104, flash-linear-attention#99, flash-linear-attention#122, flash-linear-attention#77", LINEAR),
@@ -119,7 +118,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "B82": ("pytorch#141126, pytorch#182593", ""),
     "B83": ("pytorch#172225", ""),
     "B84": ("pytorch#193893", OPEN),
-    "B85": ("pytorch#184330", "a head width of 0 is not drawn yet"),
+    "B85": ("pytorch#184330", "the list of methods gives no scale for a head width of 0, so none is drawn"),
     "B86": ("llama.cpp#7903", ""),
     "B87": ("flash-attention commit 188643b8", ""),
     "B88": ("sglang#20278", ""),

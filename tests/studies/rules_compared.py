@@ -346,8 +346,8 @@ READING = """\
 - assert_close rejects right kernels in 16 bits, such as those that round the weights to the storage dtype before the second product.
 - The loose rules reject no right kernel, but pass wrong precisions (families low-precision and half-...), and mistakes in long rows.
 - No share here estimates what attest finds elsewhere. The corpus was written beside attest, and kernels that it missed led to better cases;
-  what can be compared is how the rules do on the same kernels. Re-created reports that it misses so far are named in docs/bugs.md and are
-  not in the corpus. That no right kernel is rejected is worth as much as the right kernels are odd.
+  what can be compared is how the rules do on the same kernels. That no right kernel is rejected is worth as much as the right kernels
+  are odd.
 """
 
 
