@@ -78,9 +78,7 @@ def weighed_sums(queries: Array, keys: Array, v: Array, *, causal: bool) -> tupl
     tunables=TUNABLES,
     cost="b * h * l * l",
 )
-def linear_attention(
-    q: Array, k: Array, v: Array, *, feature_map: str = "elu+1", causal: bool = False, eps: float = 1e-6
-) -> Array:
+def linear_attention(q: Array, k: Array, v: Array, *, feature_map: str = "elu+1", causal: bool = False, eps: float = 1e-6) -> Array:
     """Linear attention: sum_j phi(q_i).phi(k_j) v_j / (sum_j phi(q_i).phi(k_j) + eps), without a scale.
 
     Args:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
+from oracle.readings.bounded import Bounded
 from oracle.readings.chebyshev import NODE_ROUNDINGS, chebyshev_sum, clipped_to, interpolation_coefficients
 from oracle.readings.contract import EXP_ROUNDOFFS
-from oracle.readings.bounded import Bounded
 from oracle.readings.features import as_matrix, lifted
 from oracle.readings.ops import number
 
