@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.readings.features import any_order, as_matrix, constant, is_positive, sigmoid, within_operand_range
+from oracle.readings.bounded import Bounded
+from oracle.readings.features import any_order, as_matrix, constant, is_positive, sigmoid, within_range
 from oracle.readings.ops import as_operand
 
 __all__ = ["FEATURE_MAPS", "features", "linear_attention", "scalar_gated_linear_attention", "weighed_sums"]
@@ -52,23 +53,32 @@ def weighed_sums(queries: Array, keys: Array, v: Array, *, causal: bool) -> tupl
     Returns:
         sum_j (phi(q_i) . phi(k_j)) v_j (B, H, L, Dv), and the sum of the weights (B, H, L, 1).
     """
-    queries, keys = as_matrix(queries), as_matrix(keys)
-    transposed = np.swapaxes(keys, -1, -2)
-    weights = np.matmul(queries, transposed)
-    if causal:
-        weights = np.where(np.tri(weights.shape[-1], dtype=bool), weights, 0 * weights)
-    weights = within_operand_range(as_operand(weights), weights)
-    weighed, total = np.matmul(weights, v), np.sum(weights, axis=-1, keepdims=True)
-    # A kernel that carries the sums over keys along, instead of weights, stores those before they meet the queries.
-    sizes = np.sum(np.absolute(keys), axis=-2, keepdims=True)  # (B, H, 1, M)
-    state = np.matmul(np.absolute(transposed), np.absolute(v))  # (B, H, M, Dv)
-    widest = np.max(sizes, axis=-1, keepdims=True) if keys.shape[-1] else sizes
-    weighed = within_operand_range(weighed, np.max(state, axis=-2, keepdims=True), widest) if keys.shape[-1] else weighed
-    total = within_operand_range(total, widest)
-    if not causal:
-        weighed = any_order(weighed, np.matmul(queries, as_matrix(np.matmul(transposed, v))))
-        total = any_order(total, np.matmul(queries, as_matrix(np.swapaxes(np.sum(keys, axis=-2, keepdims=True), -1, -2))))
+    # Features that overflow leave no number behind, and no budget.
+    with np.errstate(over="ignore", invalid="ignore"):
+        queries, keys = as_matrix(queries), as_matrix(keys)
+        transposed = np.swapaxes(keys, -1, -2)
+        weights = np.matmul(queries, transposed)
+        if causal:
+            weights = np.where(np.tri(weights.shape[-1], dtype=bool), weights, 0.0)
+        weights = as_operand(weights)
+        weights = within_range(weights, weights)
+        weighed, total = np.matmul(weights, v), np.sum(weights, axis=-1, keepdims=True)
+        if isinstance(v, Bounded):
+            weighed, total = _by_state(queries, keys, v, weighed, total, causal)
     return weighed, total
+
+
+def _by_state(queries: Bounded, keys: Bounded, v: Bounded, weighed: Bounded, total: Bounded, causal: bool) -> tuple[Bounded, Bounded]:
+    """The same sums with the errors of a kernel that carries sums over keys along instead of weights, where those are larger."""
+    transposed: Any = np.swapaxes(keys, -1, -2)  # type: ignore[arg-type]
+    state, sizes = np.matmul(transposed, v), np.swapaxes(np.sum(keys, axis=-2, keepdims=True), -1, -2)  # (B, H, M, Dv), (B, H, M, 1)
+    if not causal:
+        weighed = any_order(weighed, np.matmul(queries, as_matrix(state)))
+        total = any_order(total, np.matmul(queries, as_matrix(sizes)))
+    # On its way to the end the state may be as large as the sum of the magnitudes of its terms.
+    largest = np.matmul(np.abs(transposed.value) + transposed.full_error, np.abs(v.value)).max(axis=-2, keepdims=True, initial=0.0)
+    size = (sizes.value + sizes.full_error).max(axis=-2, keepdims=True, initial=0.0)
+    return within_range(weighed, largest, size), within_range(total, size)
 
 
 @method(

@@ -43,7 +43,7 @@ def _rounded(number: np.ndarray, domain: tuple[float, float], like: Array) -> Ar
 @method(
     source="Trefethen 2019, chapters 3 and 8 (Chebyshev interpolants); Vaswani et al. 2017, eq. 1, arXiv:1706.03762",
     shapes="q: b h l d, k: b h s d, v: b h s e -> b h l e",
-    options={"degree": "count", "domain": "interval", "scale": "real"},
+    options={"degree": "degree", "domain": "interval", "scale": "real"},
     conventions={"nodes": ("roots", "extrema")},
     tunables=("block_q", "block_k"),
     cost="b * h * l * s",

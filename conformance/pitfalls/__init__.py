@@ -59,7 +59,10 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging")
+_FAMILIES = (
+    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging",
+    "linear", "gates", "random_features", "chunked", "low_rank", "polynomial",
+)  # fmt: skip
 
 
 def declare(pitfall: Pitfall) -> None:

@@ -24,7 +24,7 @@ Domain = tuple[float, float]
 def _coefficients(degree: int, domain: Domain, dtype: np.dtype) -> Array:
     low, high = domain
     middle, half = (low + high) / 2, (high - low) / 2
-    made: Array = np.asarray(chebyshev.chebinterpolate(lambda t: np.exp(half * np.asarray(t) + middle), degree))
+    made: Array = chebyshev.Chebyshev.interpolate(lambda t: np.exp(half * t + middle), degree).coef
     return made.astype(dtype)
 
 

@@ -18,7 +18,7 @@ from oracle.readings.rules import finish
 
 __all__ = [
     "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "lifted", "shifted_features", "sigmoid", "values_of",
-    "within_operand_range",
+    "within_range",
 ]  # fmt: skip
 
 # A sigmoid as 1 / (1 + exp(-x)): the exponential, the sum, the quotient (by a reciprocal and a product) and, as exp(x) / (1 + exp(x))
@@ -59,25 +59,25 @@ def constant(x: float, like: Any) -> Any:
     return Bounded(exact, np.asarray(contract.unit_roundoff * abs(x) + spacing), contract)
 
 
-def largest_operand(contract: PrecisionContract) -> float:
-    """The largest number of the format to which an operand may be rounded."""
-    narrow = [form.largest for form in FORMATS.values() if form.unit_roundoff == contract.operand]
-    return narrow[0] if narrow else contract.accumulate.largest
-
-
-def within_operand_range(x: Any, *operands: Any) -> Any:
-    """A result, unbounded where an operand of it leaves the range of the operand format: float16 ends at 65504.
+def within_range(x: Any, *intermediates: Any) -> Any:
+    """A result, unbounded where something that a kernel may store on the way leaves the range of its format: float16 ends at 65504.
 
     Args:
         x: the result.
-        operands: magnitudes that broadcast against it.
+        intermediates: values that broadcast against it, in the format of operands where the contract has one.
     """
-    if not isinstance(x, Bounded) or not x.contract.operand:
+    if not isinstance(x, Bounded):
         return x
-    largest, error = largest_operand(x.contract), np.broadcast_to(x.error, x.shape)
-    for operand in operands:
-        error = np.where(np.abs(values_of(operand)) > largest, np.inf, error)
+    largest, error = _largest_stored(x.contract), np.broadcast_to(x.error, x.shape)
+    for intermediate in intermediates:
+        reach = np.abs(values_of(intermediate)) + (intermediate.full_error if isinstance(intermediate, Bounded) else 0.0)
+        error = np.where(reach <= largest, error, np.inf)  # not: > largest, which a NaN is not
     return Bounded(x.value, error, x.contract, x.operand)
+
+
+def _largest_stored(contract: PrecisionContract) -> float:
+    narrow = [form.largest for form in FORMATS.values() if form.unit_roundoff == contract.operand]
+    return narrow[0] if narrow else contract.accumulate.largest
 
 
 def as_matrix(x: Any) -> Any:
@@ -89,7 +89,8 @@ def as_matrix(x: Any) -> Any:
         return x
     contract = x.contract
     spacing = contract.operand_spacing * (x.value != 0)
-    return within_operand_range(Bounded(x.value, x.full_error + spacing, contract, operand=contract.operand), x)
+    stored = Bounded(x.value, x.full_error + spacing, contract, operand=contract.operand)
+    return within_range(stored, stored)
 
 
 def any_order(*results: Any) -> Any:
