@@ -33,7 +33,7 @@ LINES = {
         f"float32 {LONG}", f"float32 {LONG} causal=True", f"float64 {PLAIN}",
         "float32 b=1 h=1 l=5 d=4 e=3 q=negative(0) k=negative(1)*3 v=normal(2)",
         "bfloat16 b=1 h=1 l=90 d=8 e=3 q=normal(0) k=normal(1) v=normal(2)",
-        "bfloat16 b=1 h=1 l=700 d=1 e=3 q=normal(0) k=normal(1) v=ones(2)",
+        "bfloat16 b=1 h=1 l=700 d=1 e=3 q=normal(0) k=normal(1) v=index(2)",
     ),
     Gated: (
         *(f"float32 {PLAIN} feature_map={name}" for name in ("elu+1", "relu+1", "relu", "exp")),
@@ -41,23 +41,24 @@ LINES = {
         "float32 b=1 h=1 l=5 d=4 e=3 feature_map=elu+1 q=negative(0) k=negative(1)*3 v=normal(2)",
         "float32 b=1 h=1 l=5 d=8 e=3 q=normal(0) k=negative(1) v=normal(2)",
         "float32 b=1 h=1 l=5 d=8 e=3 q=normal(0) k=last(1)*10 v=normal(2)",
-        "bfloat16 b=1 h=1 l=90 d=8 e=3 q=normal(0) k=normal(1) v=normal(2)",
-        "bfloat16 b=1 h=1 l=700 d=1 e=3 q=normal(0) k=normal(1) v=ones(2)",
+        "float32 b=1 h=1 l=5 d=4 e=3 feature_map=elu+1 q=negative(0)*3 k=normal(1) v=normal(2)",
     ),
     Performer: (
         *(f"float32 {PLAIN} m={count} projection=normal(7) eps={eps}" for count in (1, 4, 16) for eps in (1e-6, 0.0)),
         f"float32 {PLAIN} m=5 projection=normal(7) causal=True", f"float32 {LONG} m=5 projection=normal(7) causal=True",
-        f"float32 {LONG} m=5 projection=normal(7)", f"float64 {PLAIN} m=5 projection=normal(7)",
+        f"float32 {LONG} m=5 projection=normal(7)", f"float64 {PLAIN} m=5 eps=0.0 projection=normal(7)",
+        "float32 b=1 h=1 l=5 d=9 e=3 m=8 q=normal(0) k=normal(1) v=normal(2) projection=normal(7)",
         "float32 b=1 h=1 l=3 d=4 e=3 m=8 eps=1.0 q=zeros(0) k=zeros(1) v=normal(2) projection=normal(7)",
         "float32 b=1 h=1 l=5 d=4 e=3 m=8 eps=0.0 q=normal(0)*10 k=normal(1)*3 v=normal(2) projection=normal(7)*10",
-        "bfloat16 b=1 h=1 l=90 d=16 e=3 m=8 q=normal(0) k=normal(1) v=normal(2) projection=normal(7)",
     ),
     Linformer: (
-        *(f"float32 b=2 h=2 l=3 s=9 d=4 w=3 p={count} q=normal(0) k=normal(1) v=normal(2) e=normal(3) f=normal(4)" for count in (1, 2, 5, 9)),
+        *(
+            f"float32 b=2 h=2 l=3 s=9 d=4 w=3 p={count} q=normal(0) k=normal(1) v=normal(2) e=normal(3) f=normal(4)"
+            for count in (1, 2, 5, 9)
+        ),
         "float32 b=1 h=1 l=3 s=37 d=4 w=3 p=2 scale=0.3 q=normal(0) k=normal(1) v=normal(2) e=normal(3) f=normal(4)",
-        "float32 b=1 h=1 l=3 s=9 d=4 w=3 p=3 q=normal(0)*30 k=normal(1) v=normal(2) e=normal(3) f=normal(4)",
+        "float32 b=1 h=1 l=3 s=9 d=4 w=3 p=3 q=normal(0)*60 k=normal(1) v=normal(2) e=normal(3) f=normal(4)",
         "float64 b=1 h=1 l=3 s=9 d=4 w=3 p=3 q=normal(0) k=normal(1) v=normal(2) e=normal(3) f=normal(4)",
-        "bfloat16 b=1 h=1 l=30 s=9 d=4 w=3 p=3 q=normal(0)*10 k=normal(1) v=normal(2) e=normal(3) f=normal(4)",
     ),
     Chebyshev: (
         *(
@@ -66,7 +67,7 @@ LINES = {
         ),
         "float32 b=1 h=1 l=3 s=9 d=4 e=3 degree=3 domain=(-2.0,2.0) scale=0.3 q=normal(0)*3 k=normal(1) v=normal(2)",
         "float64 b=1 h=1 l=3 s=9 d=4 e=3 degree=3 domain=(-2.0,2.0) q=normal(0) k=normal(1) v=normal(2)",
-        "bfloat16 b=1 h=1 l=30 s=90 d=4 e=3 degree=6 domain=(-4.0,4.0) q=normal(0)*2 k=normal(1) v=normal(2)",
+        "bfloat16 b=1 h=1 l=30 s=9 d=4 e=3 degree=16 domain=(-4.0,4.0) q=normal(0)*2 k=normal(1) v=normal(2)",
     ),
 }  # fmt: skip
 METHODS = {name: steps for steps in LINES for name in steps.methods}

@@ -36,7 +36,7 @@ class Linformer(Steps):
         """Dimensions and options by name, and what follows from them."""
         dims = dict(zip("bhld", self.q.shape, strict=True))
         return {
-            **dims, "s": self.keys, "p": self.projected, "w": self.v.shape[3], "scale": self.scale, "factor": self.factor(),
+            **dims, "s": self.keys, "p": self.projected, "w": self.v.shape[3], "scale": self.scale, "factor": Linformer.factor(self),
             "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
         }  # fmt: skip
 
@@ -321,16 +321,6 @@ class HeadsShareFirst(Linformer):
 
     def projected_keys(self) -> Array:
         return np.repeat(super().projected_keys()[:, :1], self.q.shape[1], axis=1)
-
-
-class LogitsInStorage(Linformer):
-    name = "logits-in-storage-dtype"
-    explanation = "The logits are rounded to the 16 bits of the inputs before the softmax."
-    citation = "pytorch/executorch#20090"
-    needs = "half"
-
-    def logits(self) -> Array:
-        return self.stored(super().logits())
 
 
 class ComputedInSingle(Linformer):

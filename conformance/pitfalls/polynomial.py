@@ -425,21 +425,11 @@ class ScaleIgnored(Chebyshev):
         return 1 / sqrt(max(self.width, 1))
 
 
-class LogitsInStorage(Chebyshev):
-    name = "logits-in-storage-dtype"
-    explanation = "The logits are rounded to the 16 bits of the inputs before the polynomial."
-    citation = "pytorch/executorch#20090"
-    needs = "degree > 0 and half"
-
-    def logits(self) -> Array:
-        return self.stored(super().logits())
-
-
 class PolynomialInStorage(Chebyshev):
     name = "polynomial-in-storage-dtype"
     explanation = "Every step of the recurrence is rounded to the 16 bits of the inputs."
     citation = CLENSHAW
-    needs = "degree > 0 and half"
+    needs = "degree > 9 and half"
 
     def summed(self, coefficients: np.ndarray, t: Array) -> Array:
         after, latest = np.zeros_like(t), np.zeros_like(t)

@@ -247,7 +247,7 @@ class FeaturesNotAveraged(Performer):
     name = "features-not-over-square-root-of-count"
     explanation = "1/sqrt(M) is left out. It cancels, but eps then weighs M times too little, which shows where the sum is close to eps."
     citation = LEMMA
-    needs = "m > 1 and eps > 0"
+    needs = "m > 1 and eps >= 1"
 
     def normalised(self, features: Array) -> Array:
         return features
@@ -337,13 +337,3 @@ class ProjectionNormalised(Performer):
     def rows(self) -> Array:
         lengths = np.sqrt(np.square(self.projection).sum(axis=-1, keepdims=True))
         return self.projection / np.where(lengths == 0, 1, lengths) * self.dtype.type(sqrt(self.width))
-
-
-class FeaturesInStorage(Performer):
-    name = "exponents-in-storage-dtype"
-    explanation = "The exponents are rounded to the 16 bits of the inputs before their exponentials are taken."
-    citation = PRACTICE
-    needs = "half"
-
-    def logarithms(self, x: Array) -> Array:
-        return self.stored(super().logarithms(x))

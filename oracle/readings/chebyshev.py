@@ -105,7 +105,7 @@ def chebyshev_sum(coefficients: np.ndarray, t: Any, spread: float = 0.0) -> Any:
     if not isinstance(t, Bounded):
         if is_balls(t):
             coefficients = coefficients if is_balls(coefficients) else balls(coefficients)
-        return clenshaw(coefficients, t)[0]
+        return clenshaw(coefficients, t)
     contract, degree = t.contract, len(coefficients) - 1
     value, slope, total, squares = _running(coefficients, t.value)
     sizes, order = np.abs(coefficients), np.arange(degree + 1)
