@@ -95,5 +95,5 @@ def performer_attention(q: Array, k: Array, v: Array, projection: Array, *, caus
     query_features, query_shift = positive_features(of_queries, (-1,), farthest_query)
     key_features, key_shift = positive_features(of_keys, (-2, -1), farthest_key)
     weighed, total = weighed_sums(query_features, key_features, v, causal=causal)
-    shift = query_shift + key_shift
-    return guarded_quotient(weighed, total, eps, shift, (shift, farthest_query + farthest_key))
+    smallest, largest = query_shift + key_shift, farthest_query + farthest_key
+    return guarded_quotient(weighed, total, eps, (query_shift, key_shift), (smallest, largest))

@@ -210,6 +210,7 @@ class GateByTanh(Gated):
     name = "gate-by-tanh-cancels"
     explanation = "The sigmoid is computed as (1 + tanh(x / 2)) / 2, which loses all digits for x << 0."
     citation = "Higham 2002, section 1.7, Accuracy and Stability of Numerical Algorithms"
+    needs = "dtype != 'float16'"  # which cannot store what is lost
     occasional = True
 
     def gates(self) -> Array:

@@ -202,7 +202,7 @@ class EluCancels(Linear):
     name = "elu-plus-one-cancels"
     explanation = "elu(x) + 1 is computed as (exp(x) - 1) + 1, which loses all digits of exp(x) for x << 0."
     citation = "Higham 2002, section 1.7, Accuracy and Stability of Numerical Algorithms"
-    needs = "feature_map == 'elu+1'"
+    needs = "feature_map == 'elu+1' and dtype != 'float16'"  # which cannot store what is lost
     occasional = True
 
     def mapped(self, x: Array) -> Array:

@@ -32,9 +32,9 @@ SHIFT_ROUNDINGS = 4
 
 def values_of(x: Any) -> np.ndarray:
     """The numbers of an array in any reading, as floats."""
-    if isinstance(x, Bounded):
-        return x.value
-    return midpoints(x) if is_balls(x) else np.asarray(x)
+    if is_balls(x):
+        return midpoints(x)
+    return np.asarray(getattr(x, "value", x))  # `Bounded` and its like hold their numbers in `value`
 
 
 def is_positive(x: Any) -> np.ndarray:
@@ -51,10 +51,9 @@ def lifted(x: np.ndarray, like: Any) -> Any:
 
 def constant(x: float, like: Any) -> Any:
     """A number of the caller's, such as eps, which a program rounds to the format in which it computes."""
-    exact = lifted(np.asarray(x), like)
     if not isinstance(like, Bounded):
-        return exact
-    contract = like.contract
+        return lifted(np.asarray(x), like) if isinstance(like, np.ndarray) else float(x)
+    exact, contract = lifted(np.asarray(x), like), like.contract
     spacing = contract.flush if 0 < abs(x) < contract.accumulate.smallest_normal else 0.0
     return Bounded(exact, np.asarray(contract.unit_roundoff * abs(x) + spacing), contract)
 
@@ -138,19 +137,22 @@ def shifted_features(exponents: Any, axes: tuple[int, ...]) -> tuple[Any, np.nda
         return np.exp(argument), shift
 
 
-def guarded_quotient(total: Any, divisor: Any, eps: float, shift: np.ndarray, factors: tuple[np.ndarray, np.ndarray]) -> Any:
-    """total / (divisor + eps), for sums that are given without the common factor exp(shift), which eps does not have.
+def guarded_quotient(total: Any, divisor: Any, eps: float, shifts: tuple[np.ndarray, ...], factors: tuple[np.ndarray, np.ndarray]) -> Any:
+    """total / (divisor + eps), for sums that are given without common factors, which eps does not have.
 
     Args:
-        total, divisor: sums under the shift, (..., e) and (..., 1).
-        eps: what is added to the divisor that has its factor.
-        shift: natural logarithm of the factor, broadcastable to the divisor.
+        total, divisor: sums without the factors, (..., e) and (..., 1).
+        eps: what is added to the divisor that has its factors.
+        shifts: natural logarithms of the factors, each broadcastable to the divisor.
         factors: logarithms of the smallest and of the largest factor that a kernel may leave out of both sums before it adds eps.
             The value is that of a kernel that leaves out none; the budget reaches to those that leave out either.
     """
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         if not isinstance(divisor, Bounded):
-            return total / (divisor + lifted(np.asarray(eps), divisor) * np.exp(lifted(-shift, divisor)))
+            # Each shift is exact, their sum in floats is not.
+            exponent = sum(lifted(-shift, divisor) for shift in shifts)
+            return total / (divisor + lifted(np.asarray(eps), divisor) * np.exp(exponent))
+        shift = sum(shifts)
         value = total.value / (divisor.value + eps * np.exp(-shift))
         lightest, heaviest = (eps * np.exp(factor - shift) for factor in (np.minimum(factors[0], 0.0), np.maximum(factors[1], 0.0)))
         # The heavier the guard, the less the errors of the sums matter.
