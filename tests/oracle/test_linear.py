@@ -57,9 +57,9 @@ def test_the_ball_contains_the_result_of_the_formula(name, seed):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(40))
 def test_the_float64_reading_is_exact_to_1e_12_of_its_terms_and_keeps_its_own_budget(name, seed):
-    case = draw(np.random.default_rng(200 + seed), name)
-    if not conditioned(name, case):
-        pytest.skip("the weights cancel")
+    case = next(
+        case for case in (draw(np.random.default_rng(200 + 100 * seed + again), name) for again in range(99)) if conditioned(name, case)
+    )
     (exact,), (plain,), (bounded,) = (
         enclosure(METHODS[name], case),
         value(METHODS[name], case),
