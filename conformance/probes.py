@@ -156,12 +156,18 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         wanted: the right answer, of that shape.
     """
     wrong = ~compare(got, wanted)[1]
-    values = case.arrays["outs" if "n" in case.dims else "v"]
+    values = case.arrays[_values(case)]
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
-    if not said and wrong.any() and values.recipe in readers and values.gain == 1:
+    chooses = case.specification.visible is not None or case.method in MERGE
+    if not said and chooses and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
     return said
+
+
+def _values(case: Case) -> str:
+    """Name of the array that the output is a combination of."""
+    return "outs" if "outs" in case.arrays else "v"
 
 
 def _query(case: Case, index: tuple[int, ...]) -> str:
@@ -182,7 +188,8 @@ def _decoded(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
-    name, letters = ("outs", "nbhl") if "n" in case.dims else ("v", "bgs")
+    name = _values(case)
+    letters = "nbhl" if name == "outs" else "bgs"
     sizes = case.shape(name)[:-1]
     count, recipe = int(np.prod(sizes)), case.arrays[name]
     if recipe.seed or recipe.layout.startswith("expanded") or count > 1 << got.shape[-1]:
@@ -250,7 +257,7 @@ def _hidden(case: Case, got: np.ndarray, wrong: np.ndarray) -> str:
     filled = [name for name, recipe in case.arrays.items() if recipe.garbage == "garbage"]
     if not filled or not wrong.any():
         return ""
-    values = case.without_garbage().arguments()["outs" if "n" in case.dims else "v"].astype(np.float64)
+    values = case.without_garbage().arguments()[_values(case)].astype(np.float64)
     with np.errstate(invalid="ignore"):
         beyond = np.abs(got.astype(np.float64)) > 2 * np.abs(values).max(initial=0.0)
     return f"only in {', '.join(filled)}, where nothing may read, are numbers that large" if (beyond & wrong).any() else ""
