@@ -56,6 +56,9 @@ DENSE_PROBES = (
     # Masks of fewer axes where the first could be taken for the batch.
     f"b=3 l=4 s=17 d=17 h=3 g=3 {EQUAL} v=one_hot(0) mask=random(0)[h,l,s]",
     f"b=4 l=4 s=17 d=17 {EQUAL} v=one_hot(0) mask=random(0)[l,s]",
+    # What differs between heads and sequences, in a long row.
+    "b=2 l=1 s=528 d=4 h=2 g=2 q=normal(0) k=normal(1) v=normal(2) mask=random(0)",
+    "b=2 l=1 s=528 d=4 h=4 g=2 q=normal(0) k=normal(1) v=normal(2) bias=normal(3)",
     # Logits that are capped and biased; that are all far below zero.
     "l=4 s=33 d=33 softcap=2.0 q=normal(0)*3 k=normal(1) v=one_hot(0) bias=normal(2)",
     "l=5 s=33 d=33 q=offset(0)*30 k=negative(0)*3 v=one_hot(0)",
