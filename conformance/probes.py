@@ -50,12 +50,6 @@ DENSE_PROBES = (
     "l=5 s=47 d=8 q=normal(0) k=normal(1) v=ones(0)",
     "l=7 s=65 d=8 h=2 g=2 q=normal(0) k=normal(1) v=ones(0) sinks=normal(1)",
     "l=6 s=20 d=8 q=normal(0) k=normal(1) v=ones(0) mask=empty_rows(3)",
-    # A partial last tile of keys, whatever the tile, beside full tiles of queries; and with a softcap.
-    "l=128 s=145 d=8 q=normal(0) k=normal(1) v=ones(0)",
-    "l=3 s=145 d=8 softcap=2.0 q=normal(0) k=normal(1) v=normal(2)",
-    # Masks of fewer axes where the first could be taken for the batch.
-    f"b=3 l=4 s=17 d=17 h=3 g=3 {EQUAL} v=one_hot(0) mask=random(0)[h,l,s]",
-    f"b=4 l=4 s=17 d=17 {EQUAL} v=one_hot(0) mask=random(0)[l,s]",
     # Logits that are capped and biased; that are all far below zero.
     "l=4 s=33 d=33 softcap=2.0 q=normal(0)*3 k=normal(1) v=one_hot(0) bias=normal(2)",
     "l=5 s=33 d=33 q=offset(0)*30 k=negative(0)*3 v=one_hot(0)",
@@ -88,6 +82,15 @@ DENSE_PROBES = (
     # Huge numbers in what nothing may read.
     "l=4 s=24 d=16 causal=True window=(3,0) q=normal(0) k=normal(1)!garbage@padded v=bits(0)!garbage@strided",
     "b=2 l=3 s=34 d=16 q=normal(0) k=normal(1)!garbage v=bits(0)!garbage mask=padding_left(5)[b,1,1,s]",
+    # A partial last tile of keys, whatever the tile, beside full tiles of queries; and with a softcap.
+    "l=128 s=145 d=8 q=normal(0) k=normal(1) v=ones(0)",
+    "l=3 s=145 d=8 softcap=2.0 q=normal(0) k=normal(1) v=normal(2)",
+    # Masks of fewer axes where the first could be taken for the batch.
+    f"b=3 l=4 s=17 d=17 h=3 g=3 {EQUAL} v=one_hot(0) mask=random(0)[h,l,s]",
+    f"b=4 l=4 s=17 d=17 {EQUAL} v=one_hot(0) mask=random(0)[l,s]",
+    # What differs between heads and sequences, in a long row.
+    "b=2 l=1 s=528 d=4 h=2 g=2 q=normal(0) k=normal(1) v=normal(2) mask=random(0)",
+    "b=2 l=1 s=528 d=4 h=4 g=2 q=normal(0) k=normal(1) v=normal(2) bias=normal(3)",
 )  # fmt: skip
 
 # Repeated for several values of every tunable.
