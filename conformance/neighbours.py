@@ -66,7 +66,7 @@ def _options(case: Case, implementation: Implementation) -> Iterator[Case]:
             yield replace(case, options={**case.options, name: other})
     for name, value in case.options.items():
         for other in others(method.options[name]):
-            if other != value:
+            if other not in (value, method.default(name)):
                 yield replace(case, options={**case.options, name: other})
 
 

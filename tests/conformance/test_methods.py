@@ -1,16 +1,20 @@
 """What holds for the cases of every method: they can be written and read, fit their method, and obey its domains."""
 
+from itertools import chain
 from random import Random
 
 import numpy as np
 import pytest
 
+from conformance.adequacy import Adequacy, suspects
 from conformance.cases import parse_case
 from conformance.cases.case import CaseError
 from conformance.cases.options import PATTERNS
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.hunt import Hunt
+from conformance.invariants import DENSE, MERGE
+from conformance.judge import Judgement
 from conformance.neighbours import neighbours
 from conformance.probes import probe_cases
 from conformance.registry import Implementation
@@ -18,7 +22,12 @@ from conformance.sandbox import InProcess
 from conformance.search import Effort
 from conformance.shrink import simpler
 from oracle import METHODS
+from oracle.readings import budget, expected
+from oracle.readings.contract import CONTRACTS
 
+# Mistakes of a precision that float32 does not have, and methods whose queries always read something.
+OF_OTHER_DTYPES = {"logits-in-storage-dtype", "softmax-in-storage-dtype", "computed-in-float32"}
+NEVER_EMPTY = {"strided_attention", "fixed_attention", "bigbird_attention"}
 KERNELS = "tests/conformance/kernels.py"
 
 
@@ -63,6 +72,22 @@ def test_every_option_and_every_value_of_a_choice_is_drawn(method):
 def test_probes_fit_their_method(method):
     for case in probe_cases(anything_of(method), "float32"):
         METHODS[method].check(case.arguments())
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in DENSE + MERGE])
+def test_every_mistake_that_can_show_in_float32_is_exposed_by_what_is_drawn(method):
+    implementation, rng = anything_of(method), Random(f"mistakes in {method}")
+    adequacy = Adequacy(implementation)
+    random_cases = (random_case(rng, implementation, "float32", STAGES[index % 2]) for index in range(500))
+    for case in chain(probe_cases(implementation, "float32"), random_cases):
+        bounded = budget(METHODS[method], case.without_garbage().arguments(), CONTRACTS["float32"])
+        wanted = tuple(expected(bound, "float32") for bound in bounded)
+        adequacy.learn(Judgement(case, None, wanted=wanted))
+        if not adequacy.left and len(adequacy.ruled_out) >= len(suspects(method)) - len(OF_OTHER_DTYPES):
+            break
+    assert adequacy.left == []
+    unmet = {suspect.name for suspect in suspects(method)} - set(adequacy.ruled_out)
+    assert unmet <= OF_OTHER_DTYPES | {name for name in unmet if name.startswith("empty-row-") and method in NEVER_EMPTY}
 
 
 @pytest.mark.parametrize(
