@@ -23,7 +23,7 @@ __all__ = ["Diagnosis", "diagnose"]
 COSTLY = ("hang", "crash", "exit", "memory", "tampering", "depends-on-history")
 
 # Small cases from all over, examined after a finding, to tell its explanations apart.
-SMALL_CASES = 40
+SMALL_CASES = 80
 
 # When a failure happens that does not in a new process.
 AFTER_ANOTHER = "only when another call of the same shapes came before"

@@ -21,7 +21,7 @@ from oracle.readings.contract import CONTRACTS
 __all__ = ["explain", "pitfalls_named"]
 
 # Cases that an explanation is held against.
-FAILING, PASSING = 40, 40
+FAILING, PASSING = 60, 40
 
 # An explanation reproduces the shrunk case and every failing one. Where none does, because a computation that overflows
 # comes out differently or because there is another mistake, one is named that reproduces a smaller share.

@@ -13,7 +13,6 @@ from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
 from conformance.cases.values import DOMAIN_RECIPES, INTEGER_RECIPES
 from conformance.registry import Implementation, Tunable
-from conformance.shrink import consistent
 from oracle.catalogue import PLAIN_DTYPES
 
 __all__ = ["neighbours"]
@@ -47,7 +46,7 @@ def neighbours(case: Case, implementation: Implementation) -> Iterator[Case]:
     turns = chain.from_iterable(zip_longest(*(respect for count, respect in respects for respect in [respect] * count)))
     limit = max(4 * case.size, LARGEST_PROBE)
     probes = (probe.settled() for probe in turns if probe is not None)
-    return (probe for probe in probes if probe.size <= limit and consistent(probe))
+    return (probe for probe in probes if probe.size <= limit and probe.consistent)
 
 
 def _options(case: Case, implementation: Implementation) -> Iterator[Case]:
@@ -63,10 +62,11 @@ def _options(case: Case, implementation: Implementation) -> Iterator[Case]:
         if name in optional and name not in case.arrays:
             yield replace(case, arrays={**case.arrays, name: ArrayRecipe(plainest(method, optional[name]), 1)})
         elif name in method.options and name not in case.options:
-            yield replace(case, options={**case.options, name: others(method.options[name])[0]})
+            other = next(value for value in others(method.options[name]) if value != method.default(name))
+            yield replace(case, options={**case.options, name: other})
     for name, value in case.options.items():
         for other in others(method.options[name]):
-            if other != value:
+            if other not in (value, method.default(name)):
                 yield replace(case, options={**case.options, name: other})
 
 

@@ -50,12 +50,6 @@ DENSE_PROBES = (
     "l=5 s=47 d=8 q=normal(0) k=normal(1) v=ones(0)",
     "l=7 s=65 d=8 h=2 g=2 q=normal(0) k=normal(1) v=ones(0) sinks=normal(1)",
     "l=6 s=20 d=8 q=normal(0) k=normal(1) v=ones(0) mask=empty_rows(3)",
-    # A partial last tile of keys, whatever the tile, beside full tiles of queries; and with a softcap.
-    "l=128 s=145 d=8 q=normal(0) k=normal(1) v=ones(0)",
-    "l=3 s=145 d=8 softcap=2.0 q=normal(0) k=normal(1) v=normal(2)",
-    # Masks of fewer axes where the first could be taken for the batch.
-    f"b=3 l=4 s=17 d=17 h=3 g=3 {EQUAL} v=one_hot(0) mask=random(0)[h,l,s]",
-    f"b=4 l=4 s=17 d=17 {EQUAL} v=one_hot(0) mask=random(0)[l,s]",
     # Logits that are capped and biased; that are all far below zero.
     "l=4 s=33 d=33 softcap=2.0 q=normal(0)*3 k=normal(1) v=one_hot(0) bias=normal(2)",
     "l=5 s=33 d=33 q=offset(0)*30 k=negative(0)*3 v=one_hot(0)",
@@ -88,6 +82,15 @@ DENSE_PROBES = (
     # Huge numbers in what nothing may read.
     "l=4 s=24 d=16 causal=True window=(3,0) q=normal(0) k=normal(1)!garbage@padded v=bits(0)!garbage@strided",
     "b=2 l=3 s=34 d=16 q=normal(0) k=normal(1)!garbage v=bits(0)!garbage mask=padding_left(5)[b,1,1,s]",
+    # A partial last tile of keys, whatever the tile, beside full tiles of queries; and with a softcap.
+    "l=128 s=145 d=8 q=normal(0) k=normal(1) v=ones(0)",
+    "l=3 s=145 d=8 softcap=2.0 q=normal(0) k=normal(1) v=normal(2)",
+    # Masks of fewer axes where the first could be taken for the batch.
+    f"b=3 l=4 s=17 d=17 h=3 g=3 {EQUAL} v=one_hot(0) mask=random(0)[h,l,s]",
+    f"b=4 l=4 s=17 d=17 {EQUAL} v=one_hot(0) mask=random(0)[l,s]",
+    # What differs between heads and sequences, in a long row.
+    "b=2 l=1 s=528 d=4 h=2 g=2 q=normal(0) k=normal(1) v=normal(2) mask=random(0)",
+    "b=2 l=1 s=528 d=4 h=4 g=2 q=normal(0) k=normal(1) v=normal(2) bias=normal(3)",
 )  # fmt: skip
 
 # Repeated for several values of every tunable.
@@ -101,7 +104,41 @@ MERGE_PROBES = (
     "n=3 h=2 l=9 e=16 outs=bits(0)@strided lses=empty_parts(1)",
     "n=4 l=5 e=16 outs=bits(0) lses=zeros(0)",
 )
-PROBES = {**dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES)}
+
+# Which keys a sparse method reads, and how many times.
+SPARSE_PROBES = {
+    "local_global_attention": (
+        f"l=33 s=33 d=33 window=3 global_tokens=(20,2,20) {EQUAL} v=one_hot(0)",
+        f"l=40 s=40 d=40 window=2 global_tokens=(3,39) causal=True {EQUAL} v=one_hot(0)",
+        f"l=33 s=33 d=33 window=2 global_tokens=(3,17) global_rows=False {EQUAL} v=one_hot(0)",
+        f"l=33 s=33 d=33 window=2 global_tokens=(3,17) global_self=False {EQUAL} v=one_hot(0)",
+        f"l=130 s=130 window=2 global_tokens=(0,) h=4 g=2 {_ahead(2)}",
+    ),
+    "strided_attention": (
+        f"l=33 s=33 d=33 stride=4 {EQUAL} v=one_hot(0)",
+        f"l=130 s=130 d=130 stride=16 {EQUAL} v=one_hot(0)",
+        f"l=97 s=97 stride=32 h=4 g=2 {_ahead(-64)}",
+    ),
+    "fixed_attention": (
+        f"l=33 s=33 d=33 stride=4 {EQUAL} v=one_hot(0)",
+        f"l=45 s=45 d=45 stride=8 c=3 {EQUAL} v=one_hot(0)",
+    ),
+    "bigbird_attention": (
+        f"l=45 s=45 d=45 block_size=4 window_blocks=3 global_blocks=1 r=2 {EQUAL} v=one_hot(0) random_blocks=integers(0)",
+        f"l=66 s=66 d=66 block_size=8 window_blocks=1 global_blocks=2 r=2 {EQUAL} v=one_hot(0) random_blocks=distinct(1)",
+        f"l=33 s=33 d=33 block_size=16 window_blocks=3 global_blocks=0 r=1 {EQUAL} v=one_hot(0) random_blocks=last(0)",
+    ),
+    "block_sparse_attention": (
+        f"b=2 h=2 g=2 l=18 s=35 d=35 block_q=4 block_k=8 {EQUAL} v=one_hot(0) block_mask=random(1)",
+        f"l=33 s=33 d=33 block_q=16 block_k=16 causal=True {EQUAL} v=one_hot(0) block_mask=full(0)[1,1,m,n]",
+    ),
+    "pattern_attention": (
+        f"l=33 s=33 d=33 pattern=skewed:4 {EQUAL} v=one_hot(0)",
+        f"l=20 s=37 d=37 pattern=behind:3 {EQUAL} v=one_hot(0)",
+        f"l=40 s=40 d=40 pattern=rows:2 {EQUAL} v=one_hot(0)",
+    ),
+}  # fmt: skip
+PROBES = {**dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES}
 TILES = {"block": 16, "count": 3}
 
 
@@ -156,12 +193,18 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         wanted: the right answer, of that shape.
     """
     wrong = ~compare(got, wanted)[1]
-    values = case.arrays["outs" if "n" in case.dims else "v"]
+    values = case.arrays[_values(case)]
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
-    if not said and wrong.any() and values.recipe in readers and values.gain == 1:
+    chooses = case.specification.visible is not None or case.method in MERGE
+    if not said and chooses and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
     return said
+
+
+def _values(case: Case) -> str:
+    """Name of the array that the output is a combination of."""
+    return "outs" if "outs" in case.arrays else "v"
 
 
 def _query(case: Case, index: tuple[int, ...]) -> str:
@@ -182,7 +225,8 @@ def _decoded(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
-    name, letters = ("outs", "nbhl") if "n" in case.dims else ("v", "bgs")
+    name = _values(case)
+    letters = "nbhl" if name == "outs" else "bgs"
     sizes = case.shape(name)[:-1]
     count, recipe = int(np.prod(sizes)), case.arrays[name]
     if recipe.seed or recipe.layout.startswith("expanded") or count > 1 << got.shape[-1]:
@@ -250,7 +294,7 @@ def _hidden(case: Case, got: np.ndarray, wrong: np.ndarray) -> str:
     filled = [name for name, recipe in case.arrays.items() if recipe.garbage == "garbage"]
     if not filled or not wrong.any():
         return ""
-    values = case.without_garbage().arguments()["outs" if "n" in case.dims else "v"].astype(np.float64)
+    values = case.without_garbage().arguments()[_values(case)].astype(np.float64)
     with np.errstate(invalid="ignore"):
         beyond = np.abs(got.astype(np.float64)) > 2 * np.abs(values).max(initial=0.0)
     return f"only in {', '.join(filled)}, where nothing may read, are numbers that large" if (beyond & wrong).any() else ""

@@ -19,10 +19,9 @@ from conformance.cases.options import plainer
 from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS
 from conformance.cases.values import DOMAIN_RECIPES
 from conformance.judge import Finding
-from oracle.conditions import holds
 from oracle.signature import ArraySpec
 
-__all__ = ["CLEAR", "consistent", "keeps", "shrink", "simpler"]
+__all__ = ["CLEAR", "keeps", "shrink", "simpler"]
 
 # A ratio this far above 1 cannot be taken for rounding, so nothing is gained by insisting on a larger one.
 CLEAR = 1000.0
@@ -69,7 +68,7 @@ def shrink(
         for candidate in map(Case.settled, part(best.case)):
             if len(tried) > steps or time.monotonic() > until:
                 return None
-            if str(candidate) not in tried and all(consistent(one) and valid(one) for one in (candidate, *candidate.earlier)):
+            if str(candidate) not in tried and all(one.consistent and valid(one) for one in (candidate, *candidate.earlier)):
                 tried.add(str(candidate))
                 found = examine(candidate)
                 if found is not None and found.case == candidate and keeps(finding, found):
@@ -83,12 +82,6 @@ def shrink(
             while (found := better(part)) is not None:
                 best, progress = found, True
     return best
-
-
-def consistent(case: Case) -> bool:
-    """Whether the dimensions satisfy the method's conditions."""
-    facts = {**case.options, **case.dims}
-    return case.dims.get(KV_HEADS, 1) > 0 and all(holds(condition, facts) for condition in case.specification.where)
 
 
 def simpler(case: Case) -> Iterator[Case]:
@@ -191,7 +184,7 @@ def _plainer(recipe: ArrayRecipe, spec: ArraySpec, plain: Sequence[str]) -> Iter
     if recipe.gain != 1:
         yield replace(recipe, gain=1.0)
     yield from (replace(recipe, recipe=name) for name in names)
-    if recipe.axes is not None and len(recipe.axes) > 1:
+    if recipe.axes is not None and len(recipe.axes) > 1 and spec.broadcast:
         yield replace(recipe, axes=recipe.axes[1:])
     yield from (replace(recipe, seed=seed) for seed in SEEDS if seed < recipe.seed)
 

@@ -22,7 +22,7 @@ from conformance.facts import VALUES, Facts
 from conformance.judge import Finding, Judgement
 from conformance.neighbours import neighbours
 from conformance.registry import Implementation
-from conformance.shrink import CLEAR, consistent
+from conformance.shrink import CLEAR
 from oracle.conditions import condition_names
 
 __all__ = ["Limits", "Trigger", "find_trigger"]
@@ -213,7 +213,7 @@ class _Search:
         return all(atom.test(table)[0] for atom in chosen)
 
     def _untried(self, case: Case) -> bool:
-        return str(case) not in self.tried and consistent(case) and self.valid(case)
+        return str(case) not in self.tried and case.consistent and self.valid(case)
 
     def fit(self) -> tuple[Atom, ...]:
         """The condition that fits best."""

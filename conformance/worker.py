@@ -113,7 +113,7 @@ class Worker:
             os.chdir(self.home)
         try:
             load_installed()
-            for method in request["methods"]:
+            for method in request.get("methods", ()):
                 resolve_method(method)
             found = load(request["target"], method=request.get("method"), backend=request.get("backend"))
             described = json.loads(json.dumps([registration.implementation.to_json() for registration in found]))

@@ -4,7 +4,7 @@
 
 * a letter is a dimension; the same letter means the same size everywhere;
 * ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
-* ``~(...)`` means "anything that broadcasts to this shape";
+* ``~(...)`` means "anything that broadcasts to this shape", ``b|1`` an axis that may have size 1 instead;
 * a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit
   formats keep in float32) or nothing (a float of the call's dtype);
 * a single unnamed output is called ``out``.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
 _ARRAY = re.compile(
-    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s]*)$"
+    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s|]*)$"
 )
 
 
@@ -39,6 +39,7 @@ class ArraySpec:
         kind: of its elements: float, bool, int or statistic.
         optional: whether it may be left out.
         broadcast: whether it may have fewer axes, or axes of size 1.
+        loose: dimensions whose axis may have size 1.
     """
 
     name: str
@@ -46,9 +47,10 @@ class ArraySpec:
     kind: str = "float"
     optional: bool = False
     broadcast: bool = False
+    loose: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        shape = " ".join(self.dims)
+        shape = " ".join(f"{dim}|1" if dim in self.loose else dim for dim in self.dims)
         words = [
             f"{self.name}{'?' * self.optional}:",
             *([self.kind] if self.kind != "float" else []),
@@ -100,7 +102,7 @@ class Signature:
         described = ", ".join(f"{name}: {_show(shape)}" for name, shape in shapes.items())
         context = f"[{call}({described})]"
         derived: dict[str, int] = {}
-        for spec in sorted(self.inputs, key=lambda spec: spec.broadcast):
+        for spec in sorted(self.inputs, key=lambda spec: (spec.broadcast, bool(spec.loose))):
             if spec.broadcast and not derived:
                 derived = _derived(derive, sizes, owners, context)
             if spec.name not in shapes:
@@ -114,6 +116,8 @@ class Signature:
             if len(shape) != len(spec.dims):
                 raise ShapeError(f"{spec.name}.ndim={len(shape)}, but should be {len(spec.dims)} ({' '.join(spec.dims)}) {context}")
             for axis, (dim, size) in enumerate(zip(spec.dims, shape, strict=True)):
+                if dim in spec.loose and size == 1:
+                    continue
                 if sizes.setdefault(dim, size) != size:
                     raise ShapeError(f"{spec.name}.shape[{axis}]={size}, but should be {dim}={sizes[dim]} as in {owners[dim]} {context}")
                 owners.setdefault(dim, spec.name)
@@ -153,10 +157,11 @@ def _parse_array(text: str, position: int) -> ArraySpec:
     shape = match["shape"]
     return ArraySpec(
         name=match["name"] or ("out" if position == 0 else f"out{position}"),
-        dims=tuple(shape.strip("~()").split()),
+        dims=tuple(word.removesuffix("|1") for word in shape.strip("~()").split()),
         kind=match["kind"] or "float",
         optional=bool(match["optional"]),
         broadcast=shape.startswith("~"),
+        loose=tuple(word.removesuffix("|1") for word in shape.split() if word.endswith("|1")),
     )
 
 

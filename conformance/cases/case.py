@@ -36,6 +36,7 @@ from conformance.cases.values import (
 from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import PLAIN_DTYPES, Method
+from oracle.conditions import holds
 from oracle.domains import index_bound
 from oracle.formats import FORMATS, Format
 from oracle.options import Kind
@@ -173,6 +174,12 @@ class Case:
             for name, value in options.items()
         }
         return replace(self, dims={**dims, **method.derive(dims, options)}, options=options)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether dimensions and options satisfy the method's conditions."""
+        facts = {**self.options, **self.dims}
+        return self.dims.get("g", 1) > 0 and all(holds(condition, facts) for condition in self.specification.where)
 
     def called_options(self) -> dict[str, Any]:
         """The options as the method and the implementation get them."""
@@ -325,12 +332,13 @@ def _parse_one(line: str) -> Case:
             groups["options"][name] = _option(word, specification.options[name], text)
         else:
             groups["tunables"][name] = int(_literal(word, text, int))
-    missing = [dim for dim in specification.signature.dims if dim not in groups["dims"]]
+    missing = [dim for dim in specification.signature.dims if dim not in {*groups["dims"], *specification.derived}]
     missing += [spec.name for spec in specification.signature.required if spec.name not in groups["arrays"]]
     if missing:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
     dims, arrays, options, tunables = (groups[name] for name in ("dims", "arrays", "options", "tunables"))
-    return Case(words[0], words[1], dims, arrays, options, tunables, warm, calls, invariant=invariant)
+    derived = {} if set(specification.derived) <= set(dims) else specification.derive(dims, options)
+    return Case(words[0], words[1], {**derived, **dims}, arrays, options, tunables, warm, calls, invariant=invariant)
 
 
 def _option(word: str, kind: Kind, text: str) -> Any:

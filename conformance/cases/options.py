@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
 from typing import Any
 
 from oracle.options import Kind
@@ -60,7 +61,7 @@ def parse_option(kind: Kind, text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def draw_option(choose: Choose, kind: Kind, dims: Mapping[str, int], tile: int, required: bool) -> Any:
+def draw_option(choose: Choose, kind: Kind, dims: Mapping[str, int], tile: int, default: Any) -> Any:
     """A value for an option; None where a call leaves it out, which it may unless it is required.
 
     Args:
@@ -68,11 +69,11 @@ def draw_option(choose: Choose, kind: Kind, dims: Mapping[str, int], tile: int, 
         kind: of the option.
         dims: sizes of the dimensions that do not follow from options.
         tile: size that lengths are aimed at.
-        required: whether every call gives it.
+        default: of the method; `inspect.Parameter.empty` where every call gives the option.
     """
     if kind == "flag":
-        return choose((None, True))
-    if not required and not choose((False, False, True) if kind != "window" else (False, True)):
+        return choose((None, default is not True))
+    if default is not Parameter.empty and not choose((False, False, True) if kind != "window" else (False, True)):
         return None
     if isinstance(kind, tuple):
         return choose(kind)
@@ -127,7 +128,7 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
 }
 
 _OTHERS: dict[str, tuple[Any, ...]] = {
-    "flag": (True,),
+    "flag": (True, False),
     "window": ((0, 0), (1, None), (0, None), (None, 0), (2, 1)),
     "positive": (2.0, 0.5, 30.0),
     "nonnegative": (1e-6, 0.0, 1.0),

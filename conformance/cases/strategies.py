@@ -54,7 +54,7 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     tile, tunables = _tunables(choose, implementation, stage)
     dims = dimensions(choose, method, stage, tile)
     drawn = {
-        name: draw_option(choose, kind, dims, tile, name in method.required_keywords)
+        name: draw_option(choose, kind, dims, tile, method.default(name))
         for name, kind in method.options.items()
         if name in implementation.options
     }
@@ -70,6 +70,8 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     dims = _telling(choose, dims, arrays)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
+    if not case.consistent:
+        return None
     if implementation.admits(case.facts()):
         return case
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
@@ -113,7 +115,7 @@ def _tunable(tunable: Tunable, tile: int, small: bool) -> tuple[int, ...]:
 def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> ArrayRecipe:
     """How an array is made. Where all are plain, every option shows; among extreme numbers one often hides the others."""
     seed, layout = choose(SEEDS), choose(("contiguous", "contiguous", *LAYOUTS))
-    axes = _broadcast(choose, spec) if spec.broadcast else None
+    axes = _broadcast(choose, spec) if spec.broadcast or spec.loose else None
     if spec.kind == "bool":
         recipe = choose(MASKS)
         if recipe == "blocks" and axes is not None and not {"l", "s"} & set(spec.dims) <= set(axes):
@@ -129,6 +131,8 @@ def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> Arra
 
 def _broadcast(choose: Choose, spec: ArraySpec) -> tuple[str, ...] | None:
     """Full shape, the last axes only, or some axes replaced by 1."""
+    if spec.loose:
+        return tuple("1" if dim in spec.loose and choose((False, True)) else dim for dim in spec.dims)
     kept = choose((len(spec.dims),) * 4 + (2, 2, 3, 1, 0, 0))
     if kept:
         return spec.dims[-kept:] if kept < len(spec.dims) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from conformance.cases.strategies import random_case
 from conformance.hunt import Effort
 from conformance.judge import Judge, compare
 from conformance.mutation.programs import Function, Mutant, Program
+from conformance.probes import probe_cases
 from conformance.registry import Implementation
 from oracle.readings import Expected, expected
 
@@ -100,7 +102,8 @@ def mutation_score(
 
 
 def drawn_cases(implementation: Implementation, dtype: str, effort: Effort) -> Iterator[Case]:
-    """The cases of a hunt, up to those that it adds for mistakes not ruled out."""
+    """The cases of a hunt, up to those that invariants judge and those that it aims: the probes, and the random ones."""
+    yield from islice(probe_cases(implementation, dtype), effort.examples)
     rng = Random(f"{effort.seed} {implementation.method}")
     for stage in stages(dtype):
         for _ in range(round(stage.share * effort.examples)):

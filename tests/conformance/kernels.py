@@ -169,3 +169,24 @@ def tiled(q, k, v, *, scale=None, block_k=16):
         out = out * rescale + weights @ v[:, :, start : start + block_k]
         largest = new
     return out / np.where(total == 0, 1, total)
+
+
+def strided_one_head(q, k, v, *, stride, scale=None):
+    return _strided(q, k, v, stride, scale)
+
+
+def strided_grouped(q, k, v, *, stride, scale=None):
+    group = q.shape[1] // k.shape[1]
+    return _strided(q, np.repeat(k, group, axis=1), np.repeat(v, group, axis=1), stride, scale)
+
+
+def strided_first_head(q, k, v, *, stride, scale=None):
+    return _strided(q, k[:, :1], v[:, :1], stride, scale)
+
+
+def _strided(q, k, v, stride, scale):
+    behind = np.subtract.outer(np.arange(q.shape[2]), np.arange(q.shape[2]))
+    logits = q @ k.swapaxes(-1, -2) * np.float32(q.shape[-1] ** -0.5 if scale is None else scale)
+    logits = np.where((behind >= 0) & ((behind < stride) | (behind % stride == 0)), logits, -np.inf)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-1e30))
+    return weights / weights.sum(axis=-1, keepdims=True) @ v

@@ -13,7 +13,7 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import cases, random_case
 from conformance.judge import Finding
 from conformance.registry import Implementation, Tunable
-from conformance.shrink import consistent, keeps, shrink, simpler
+from conformance.shrink import keeps, shrink, simpler
 
 ALL = ("mask", "bias", "causal", "window", "softcap", "scale", "sinks")
 EVERYTHING = Implementation("x", "attention", "numpy", "x:y", options=ALL, tunables={"block_k": Tunable("block")})
@@ -132,7 +132,7 @@ def test_every_simpler_case_that_is_tried_is_consistent_and_different():
     for case in drawn(count=40):
         for candidate in simpler(case):
             assert candidate != case
-            if consistent(candidate):
+            if candidate.consistent:
                 candidate.arguments()
 
 

@@ -21,7 +21,7 @@ from conformance.hunt import Effort
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation, block_sizes
 from conformance.report.console import show_certificate
-from conformance.shrink import consistent, keeps, shrink, simpler
+from conformance.shrink import keeps, shrink, simpler
 from conformance.trigger import Limits, find_trigger
 from oracle.conditions import holds
 from oracle.readings.contract import CONTRACTS
@@ -192,7 +192,7 @@ def test_a_planted_bug_shrinks_to_its_minimal_case(condition, line, seed):
 def test_no_single_step_makes_a_shrunk_case_simpler(seed):
     planted = Planted(lambda case: case.dims["s"] * case.dims["d"] > 200 and ("mask" in case.arrays or case.dims["b"] % 2 == 0))
     shrunk = planted.shrunk(seed)
-    assert not [str(case) for case in simpler(shrunk.case) if consistent(case) and keeps(shrunk, planted.finding(case))]
+    assert not [str(case) for case in simpler(shrunk.case) if case.consistent and keeps(shrunk, planted.finding(case))]
 
 
 def test_shrinking_does_not_slide_to_the_threshold():

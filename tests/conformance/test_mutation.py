@@ -156,16 +156,16 @@ def test_every_option_is_ignored_when_another_is_given(method):
 
 @pytest.mark.parametrize("program", [SPECIFICATIONS[0], KERNELS[0]], ids=lambda program: program.name)
 def test_the_cases_are_those_of_a_hunt(program):
-    sandbox, effort, drawn = SimpleNamespace(arena=None, device="cpu", isolated=False), Effort(examples=60, seed=3), []
+    sandbox, effort, drawn = SimpleNamespace(arena=None, device="cpu", isolated=False), Effort(examples=160, seed=3), []
     search = Hunt(program.implementation, "float32", sandbox, effort).search
 
     def look(case):
-        if search.stage in {stage.name for stage in search.random_stages}:
+        if search.stage in {"probes", *(stage.name for stage in search.random_stages)}:
             drawn.append(case)
-        return Judgement(case, Finding("stop", case, "enough") if len(drawn) == 50 else None)
+        return Judgement(case, Finding("stop", case, "enough") if len(drawn) == 100 else None)
 
     search.run(look)
-    assert drawn == list(islice(drawn_cases(program.implementation, "float32", effort), 50))
+    assert drawn == list(islice(drawn_cases(program.implementation, "float32", effort), 100))
 
 
 MODULE = """
