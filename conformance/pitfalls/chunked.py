@@ -48,6 +48,18 @@ class StateOneBehind(InChunks):
 
 
 @also_in(Performer)
+class LastOfChunkLost(InChunks):
+    name = "last-token-of-chunk-lost"
+    explanation = "The state that is carried on leaves out the last token of every chunk."
+    citation = CHUNKED
+    needs = "causal and l > chunk"
+
+    def counts(self) -> Array:
+        last = np.arange(self.length) % self.chunk == self.chunk - 1
+        return super().counts() * (self.same() | ~last)
+
+
+@also_in(Performer)
 class ChunkCountedTwice(InChunks):
     name = "chunk-counted-twice"
     explanation = "The state takes in a chunk before its queries are answered: its keys count by the weights and by the state."
