@@ -15,7 +15,7 @@ import numpy as np
 
 from oracle.catalogue import method
 from oracle.readings.bounded import Bounded
-from oracle.readings.features import any_order, as_matrix, constant, is_positive, sigmoid, within_range
+from oracle.readings.features import any_order, as_matrix, constant, is_positive, narrowed, sigmoid, within_range
 from oracle.readings.ops import as_operand
 
 __all__ = ["FEATURE_MAPS", "features", "linear_attention", "scalar_gated_linear_attention", "weighed_sums"]
@@ -70,6 +70,7 @@ def weighed_sums(queries: Array, keys: Array, v: Array, *, causal: bool) -> tupl
 
 def _by_state(queries: Bounded, keys: Bounded, v: Bounded, weighed: Bounded, total: Bounded, causal: bool) -> tuple[Bounded, Bounded]:
     """The same sums with the errors of a kernel that carries sums over keys along instead of weights, where those are larger."""
+    queries, keys, v = (narrowed(x) for x in (queries, keys, v))  # errors need no extended precision
     transposed: Any = np.swapaxes(keys, -1, -2)  # type: ignore[arg-type]
     state, sizes = np.matmul(transposed, v), np.swapaxes(np.sum(keys, axis=-2, keepdims=True), -1, -2)  # (B, H, M, Dv), (B, H, M, 1)
     if not causal:

@@ -17,8 +17,8 @@ from oracle.readings.contract import PrecisionContract
 from oracle.readings.rules import finish
 
 __all__ = [
-    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "lifted", "shifted_features", "sigmoid", "values_of",
-    "within_range",
+    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "lifted", "narrowed", "shifted_features", "sigmoid",
+    "values_of", "within_range",
 ]  # fmt: skip
 
 # A sigmoid as 1 / (1 + exp(-x)): the exponential, the sum, the quotient (by a reciprocal and a product) and, as exp(x) / (1 + exp(x))
@@ -90,6 +90,11 @@ def as_matrix(x: Any) -> Any:
     spacing = contract.operand_spacing * (x.value != 0)
     stored = Bounded(x.value, x.full_error + spacing, contract, operand=contract.operand)
     return within_range(stored, stored)
+
+
+def narrowed(x: Bounded) -> Bounded:
+    """The same numbers in float64, to bound errors with."""
+    return Bounded(x.value.astype(np.float64, copy=False), x.error.astype(np.float64, copy=False), x.contract, x.operand)
 
 
 def any_order(*results: Any) -> Any:
