@@ -27,6 +27,7 @@ ROWS = (
     "spread",
 )
 RECIPES = {
+    "initial_state": ("normal", "normal", "spread", "ones", "zeros"),
     "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
     "k": ROWS,
     "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
@@ -35,6 +36,7 @@ RECIPES = {
     "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
 }
 GAINS = {
+    "initial_state": (1.0, 1.0, 10.0, 1e-3),
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
     "k": (1.0, 1.0, 1.0, 1.0, 3.0),
     "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
@@ -53,7 +55,12 @@ MASKS = (
 INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
-BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {}
+BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
+    # Weights are products, not exponentials: a gain shows nothing but overflow.
+    (method, name): (("normal", "normal", "normal", "equal", "ones", "sparse", "spread", "zeros", "spike"), (1.0, 1.0, 1.0, 30.0, 1e-3))
+    for method in ("gated_linear_attention", "retention")
+    for name in "qk"
+}
 
 
 def vocabulary(method: Method, spec: ArraySpec) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -59,7 +59,7 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks")
+_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks", "gated")
 
 
 def declare(pitfall: Pitfall) -> None:
