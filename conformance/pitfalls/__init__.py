@@ -59,7 +59,10 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks", "gated")
+_FAMILIES = (
+    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
+    "linear", "gates", "random_features", "chunked", "low_rank", "polynomial", "gated",
+)  # fmt: skip
 
 
 def declare(pitfall: Pitfall) -> None:
