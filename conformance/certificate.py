@@ -86,6 +86,8 @@ class Certificate:
             "layout": implementation.layout,
             "isolates_nan": result.isolates_nan,
             "deterministic": result.deterministic,
+            # Rows whose discrete decision had several legitimate outcomes, and those of them judged by a wider budget.
+            "decisions": {"near_ties": result.near_ties, "widened": result.widened} if get_method(implementation.method).decisions else None,
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained, result.trigger) for finding, explained in result.findings],
