@@ -16,7 +16,7 @@ import numpy as np
 from conformance.calling import Output, Response
 from conformance.cases.case import Case
 from conformance.registry import Implementation
-from oracle.readings import Expected, budget, expected
+from oracle.readings import Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
@@ -101,14 +101,16 @@ def settled(got: np.ndarray, wanted: Expected) -> Expected:
     if wanted.alternatives is None:
         return wanted
     worst = wanted.alternatives.worst(_ratios(got, wanted)[0])
-    value, allowed, wide = wanted.value, wanted.budget, 0
+    value, allowed = wanted.value, wanted.budget
+    wide: np.ndarray | None = None
     for other in wanted.alternatives if (worst > 1).any() else ():
         ratio = wanted.alternatives.worst(_ratios(got, other)[0])
         better = (worst > 1) & (ratio < worst)
         if better.any():
             rows = wanted.alternatives.spread(better)
             value, allowed = np.where(rows, other.value, value), np.where(rows, other.budget, allowed)
-            worst, wide = np.where(better, ratio, worst), wide + int(better.sum()) * bool(other.wide)
+            worst = np.where(better, ratio, worst)
+            wide = other.wide & rows if other.wide is not None else wide
         if not (worst > 1).any():
             break
     return Expected(value, allowed, wide=wide)
@@ -158,7 +160,7 @@ class Judge:
                     message = f"a second identical call is wrong where the first was right: {later.message}"
                     finding = replace(later, kind="unrepeatable", message=message)
         near_ties = max((want.alternatives.near_ties for want in wanted if want.alternatives is not None), default=0)
-        widened = max((want.wide for want in given), default=0)
+        widened = max((_rows(want.alternatives, one.wide) for want, one in zip(wanted, given, strict=True)), default=0)
         return Judgement(case, finding, ratio, outputs, wanted, repeats=repeats, near_ties=near_ties, widened=widened)
 
     def failed(self, case: Case, response: Response) -> Finding | None:
@@ -227,11 +229,19 @@ class Judge:
             ratio, agrees = compare(output.array, want)
             if ratio.size == 0:
                 continue
-            largest = float(ratio.max())
+            # A budget for all outcomes of a decision says nothing of rounding.
+            largest = float(ratio.max(initial=0.0, where=True if want.wide is None else ~want.wide | ~agrees))
             if not agrees.all() and (finding is None or largest > worst):
                 finding = worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
             worst = max(worst, largest)
         return finding, worst
+
+
+def _rows(alternatives: Alternatives | None, elements: np.ndarray | None) -> int:
+    """How many rows of a decision some elements lie in."""
+    if alternatives is None or elements is None:
+        return 0
+    return int(alternatives.worst(elements.astype(np.float64)).sum())
 
 
 def _identical(first: Output, second: Output) -> bool:

@@ -59,7 +59,10 @@ class Pitfall:
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
-_FAMILIES = ("logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks")
+_FAMILIES = (
+    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks", "native_sparse",
+    "native_sparse_gates",
+)  # fmt: skip
 
 
 def declare(pitfall: Pitfall) -> None:

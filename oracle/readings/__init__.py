@@ -32,7 +32,13 @@ class Alternatives:
     def __iter__(self) -> Iterator[Expected]:
         for number in range(len(self.output.worlds)):
             made = _rounded(self.output.other(number), self.form)
-            yield replace(made, wide=self.output.worlds.widened) if self.output.worlds.is_wide(number) else made
+            wide = self.output.worlds.widened(number)
+            yield made if wide is None else replace(made, wide=self.spread(wide.reshape(self.rows)))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Shape of the decision's rows, with axes of size 1 for those of the output that do not tell rows apart."""
+        return tuple(1 if axis in self.output.reduced else size for axis, size in enumerate(self.output.split))
 
     @property
     def near_ties(self) -> int:
@@ -57,13 +63,14 @@ class Expected:
         budget: same shape; ``inf`` where the contract's range was left and anything goes.
         alternatives: what else it may be, row by row, where a discrete decision has other legitimate outcomes; None for
             nothing else.
-        wide: rows in which the budget holds for all legitimate outcomes of a decision at once.
+        wide: bool, same shape: where the budget holds for all legitimate outcomes of a decision at once, because they are too
+            many; None for nowhere.
     """
 
     value: np.ndarray
     budget: np.ndarray
     alternatives: Alternatives | None = field(default=None, repr=False)
-    wide: int = 0
+    wide: np.ndarray | None = field(default=None, repr=False)
 
 
 def value(method: Method, arguments: Mapping[str, Any], dtype: Any = np.float64) -> tuple[np.ndarray, ...]:

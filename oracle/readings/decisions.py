@@ -199,22 +199,21 @@ class Worlds:
 
     Attributes:
         near_ties: rows in which another choice is legitimate.
-        widened: rows of these with too many choices to evaluate each.
     """
 
     def __init__(self, choice: Choice, rows: Sequence[_Row], then: Callable[[Choice], Any]) -> None:
         self._choice, self._rows, self._then = choice, rows, then
         self._known: dict[int, tuple[Bounded, ...]] = {}
         self.near_ties = len(rows)
-        self.widened = sum(not row.sets for row in rows)
         self._most = max(len(row.sets) for row in rows)
 
     def __len__(self) -> int:
-        return self._most + (self.widened > 0)
+        return self._most + any(not row.sets for row in self._rows)
 
-    def is_wide(self, number: int) -> bool:
-        """Whether a world is the one whose budget holds for all choices of the rows that have too many."""
-        return number == self._most
+    def widened(self, number: int) -> np.ndarray | None:
+        """Rows, bool (...), in which the budget of a world holds for all choices, because they are too many; None for no row."""
+        opened = self._choice_in(number).open
+        return None if opened is None else opened.any(axis=-1)
 
     def outputs(self, number: int) -> tuple[Bounded, ...]:
         """The outputs in one world; in a row with fewer choices, those of the exact one."""
@@ -224,7 +223,7 @@ class Worlds:
         return self._known[number]
 
     def _choice_in(self, number: int) -> Choice:
-        if self.is_wide(number):
+        if number == self._most:
             opened = np.zeros(self._choice.members.shape, dtype=bool)
             for row in self._rows:
                 if not row.sets:
