@@ -25,6 +25,9 @@ __all__ = ["Finding", "Judge", "Judgement", "compare", "settled", "worst_element
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
 LEFT_RUNNING = 64 + (os.cpu_count() or 1)
 
+# An error of so much of the budget may come from another decision, which changed little, rather than from rounding.
+DOUBTFUL = 0.5
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -94,24 +97,24 @@ def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
 def settled(got: np.ndarray, wanted: Expected) -> Expected:
     """What is expected given the discrete decisions that the implementation seems to have taken.
 
-    A row that the exact decision does not explain is held against the other legitimate ones, those of its own first, and at
-    last against the budget that holds for all, where there are too many to try. What no decision explains is held against the
-    one that comes nearest.
+    A row that the exact decision does not explain, or not well, is held against the other legitimate ones, and at last, where
+    there are too many to try, against the budget that holds for all. What no decision explains is held against the one that
+    comes nearest.
     """
     if wanted.alternatives is None:
         return wanted
     worst = wanted.alternatives.worst(_ratios(got, wanted)[0])
     value, allowed = wanted.value, wanted.budget
     wide: np.ndarray | None = None
-    for other in wanted.alternatives if (worst > 1).any() else ():
+    for other in wanted.alternatives if (worst > DOUBTFUL).any() else ():
         ratio = wanted.alternatives.worst(_ratios(got, other)[0])
-        better = (worst > 1) & (ratio < worst)
+        better = (worst > (1 if other.wide is not None else DOUBTFUL)) & (ratio < worst)
         if better.any():
             rows = wanted.alternatives.spread(better)
             value, allowed = np.where(rows, other.value, value), np.where(rows, other.budget, allowed)
             worst = np.where(better, ratio, worst)
             wide = other.wide & rows if other.wide is not None else wide
-        if not (worst > 1).any():
+        if not (worst > DOUBTFUL).any():
             break
     return Expected(value, allowed, wide=wide)
 

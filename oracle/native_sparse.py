@@ -54,7 +54,7 @@ def _weights(scores: Array, allowed: np.ndarray) -> tuple[Array, Array, np.ndarr
     """Numerators of the softmax over the allowed keys, their sum (1 where there are none), and where there are none."""
     weights, _ = shifted_exponentials(np.where(allowed, scores, -np.inf))
     weights = as_operand(weights)
-    hidden = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
+    hidden = ~np.any(np.broadcast_to(allowed, scores.shape), axis=-1, keepdims=True)
     return weights, np.where(hidden, 1.0, np.sum(weights, axis=-1, keepdims=True)), hidden
 
 
@@ -203,7 +203,7 @@ def native_sparse_attention(
         np.maximum(select_count - fixed.sum(axis=-1), 0),
         begun & ~fixed,
         finished,
-        exact=equal_weights(np.where(whole, scores, -np.inf)).all(axis=2),
+        exact=np.all(equal_weights(np.where(whole, scores, -np.inf)), axis=2),
     )
 
 

@@ -60,8 +60,8 @@ _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
 _FAMILIES = (
-    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks", "native_sparse",
-    "native_sparse_gates",
+    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
+    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates",
 )  # fmt: skip
 
 

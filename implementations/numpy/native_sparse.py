@@ -61,7 +61,8 @@ def _chosen(importance: Array, begun: Array, forced: Array, count: int) -> Array
 
 def _selected(rows: Array, k: Array, v: Array, chosen: Array, positions: Array, select: int) -> Array:
     """Attention of each query to the keys of its own blocks, (B, Hkv, R, Q, Dv)."""
-    tokens = (chosen[..., None] * select + np.arange(select)).reshape(*chosen.shape[:-1], chosen.shape[-1] * select)  # (B, Hkv, Q, count * select)
+    tokens = chosen[..., None] * select + np.arange(select)
+    tokens = tokens.reshape(*chosen.shape[:-1], chosen.shape[-1] * select)  # (B, Hkv, Q, count * select)
     reads = np.repeat(chosen >= 0, select, axis=-1) & (tokens <= positions[:, None])
     index = np.where(reads, tokens, 0)
     b, g = np.ogrid[: k.shape[0], : k.shape[1]]
@@ -98,9 +99,7 @@ def _native_sparse(
         selected = _selected(own, k, v, chosen, positions, select_block)
         near = np.arange(max(start - window + 1, 0), positions[-1] + 1)
         behind = positions[:, None] - near
-        windowed = (
-            _softmax(own @ k[:, :, None, near].swapaxes(-1, -2), (behind >= 0) & (behind < window)) @ v[:, :, None, near]
-        )
+        windowed = _softmax(own @ k[:, :, None, near].swapaxes(-1, -2), (behind >= 0) & (behind < window)) @ v[:, :, None, near]
         branches = np.stack([compressed, selected, windowed], axis=-1)
         out[:, :, :, positions] = (branches @ gate[:, :, :, positions, :, None])[..., 0]
     return out.reshape(batch, heads, length, v.shape[3]).astype(q.dtype)

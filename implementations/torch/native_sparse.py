@@ -63,7 +63,7 @@ def _chosen(importance: Tensor, select: int, count: int, forced: bool) -> tuple[
 def _gathered(x: Tensor, tokens: Tensor) -> Tensor:
     """Rows (B, Hkv, L, t, width) of x at the positions (B, Hkv, L, t)."""
     flat = tokens.flatten(2)[..., None].expand(-1, -1, -1, x.shape[3])
-    return x.gather(2, flat).unflatten(2, tokens.shape[2:])
+    return x.gather(2, flat).reshape(*tokens.shape, x.shape[3])
 
 
 def _selected(rows: Tensor, k: Tensor, v: Tensor, order: Tensor, reads: Tensor, select: int, at_once: int) -> Tensor:

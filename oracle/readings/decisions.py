@@ -213,7 +213,7 @@ class Worlds:
     def widened(self, number: int) -> np.ndarray | None:
         """Rows, bool (...), in which the budget of a world holds for all choices, because they are too many; None for no row."""
         opened = self._choice_in(number).open
-        return None if opened is None else opened.any(axis=-1)
+        return None if opened is None else np.any(opened, axis=-1, keepdims=False)
 
     def outputs(self, number: int) -> tuple[Bounded, ...]:
         """The outputs in one world; in a row with fewer choices, those of the exact one."""
