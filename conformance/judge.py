@@ -108,7 +108,7 @@ def settled(got: np.ndarray, wanted: Expected) -> Expected:
     wide: np.ndarray | None = None
     for other in wanted.alternatives if (worst > DOUBTFUL).any() else ():
         ratio = wanted.alternatives.worst(_ratios(got, other)[0])
-        better = (worst > (1 if other.wide is not None else DOUBTFUL)) & (ratio < worst)
+        better = (worst > DOUBTFUL) & (ratio < worst)
         if better.any():
             rows = wanted.alternatives.spread(better)
             value, allowed = np.where(rows, other.value, value), np.where(rows, other.budget, allowed)

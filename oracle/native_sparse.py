@@ -64,6 +64,11 @@ def _attend(scores: Array, allowed: np.ndarray, v: Array) -> Array:
     return np.where(hidden, 0.0, np.matmul(weights, v[:, :, None]) / total)
 
 
+def _gated(gate: Array, branch: Array) -> Array:
+    """A branch as it joins the output: it may be kept in the operand format before it meets its gate, after that, and in a sum."""
+    return as_stored(as_stored(gate * as_stored(branch)))
+
+
 def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) -> Array:
     """Widen the budget where the choice is open: a weighted mean of some values lies between the smallest and the largest.
 
@@ -186,8 +191,7 @@ def native_sparse_attention(
     causal = position <= position[:, None]
     scores_of_keys = np.matmul(queries, np.swapaxes(k, -1, -2)[:, :, None]) * factor  # (B, Hkv, R, L, L)
     reach = position[:, None] - position < window + (window_bounds == "reach")
-    windowed = as_stored(_attend(scores_of_keys, causal & reach, v))
-    without = gate[..., :1] * as_stored(compressed) + gate[..., 2:] * windowed
+    others = _gated(gate[..., :1], compressed) + _gated(gate[..., 2:], _attend(scores_of_keys, causal & reach, v))
 
     def finished(choice: Choice) -> Array:
         def tokens(members: np.ndarray) -> np.ndarray:
@@ -196,7 +200,7 @@ def native_sparse_attention(
         selected = _attend(scores_of_keys, tokens(choice.members | fixed), v)
         if choice.open is not None:
             selected = _within_hull(selected, v, choice, tokens(choice.members | fixed | choice.open))
-        return join_heads(without + gate[..., 1:2] * as_stored(selected))
+        return join_heads(others + _gated(gate[..., 1:2], selected))
 
     return decide(
         importance,
