@@ -67,7 +67,7 @@ def decide(
     if is_balls(scores):
         return then(Choice(_certainly_largest(scores, counts, allowed)))
     if not isinstance(scores, Bounded):
-        return then(Choice(_largest(scores, counts, allowed)))
+        return then(Choice(_largest(getattr(scores, "value", scores), counts, allowed)))
     error = scores.full_error if exact is None else np.where(exact[..., None], 0.0, scores.full_error)
     choice = Choice(_largest(scores.value, counts, allowed))
     outputs = then(choice)
@@ -140,16 +140,16 @@ def _others(values: np.ndarray, error: np.ndarray, candidates: np.ndarray, membe
     most = np.where(candidates & ~members, high, -np.inf).max(axis=-1, initial=-np.inf)
     close = ~(least > most) & (np.where(candidates, error, 0.0) > 0).any(axis=-1)  # NaN decides nothing
     found = []
-    for index in zip(*np.nonzero(close), strict=True):
+    for place in np.argwhere(close):
+        index = tuple(place.tolist())
         row = _other_sets(index, values[index], error[index], candidates[index], members[index])
         if row is not None:
             found.append(row)
     return found
 
 
-def _other_sets(index: tuple[Any, ...], values: np.ndarray, error: np.ndarray, candidates: np.ndarray, members: np.ndarray) -> _Row | None:
+def _other_sets(index: tuple[int, ...], values: np.ndarray, error: np.ndarray, candidates: np.ndarray, members: np.ndarray) -> _Row | None:
     """The legitimate choices of a row besides the exact one; None where there are none."""
-    place = tuple(int(i) for i in index)
     with np.errstate(invalid="ignore"):
         low, high = np.nan_to_num(values - error, nan=-np.inf), np.nan_to_num(values + error, nan=np.inf, posinf=np.inf)
     count = int(members.sum())
@@ -175,8 +175,8 @@ def _other_sets(index: tuple[Any, ...], values: np.ndarray, error: np.ndarray, c
             certain = members & ~free
             sets = list(islice(_legitimate(chosen, must, left, certain, members, values), ALTERNATIVES + 1))
             if len(sets) <= ALTERNATIVES:
-                return _Row(place, sets, free) if sets else None
-    return _Row(place, (), free)
+                return _Row(index, sets, free) if sets else None
+    return _Row(index, (), free)
 
 
 def _legitimate(
