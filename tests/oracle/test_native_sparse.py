@@ -81,7 +81,7 @@ def strides_of(start, size, stride):
 @pytest.mark.parametrize("conventions", CONVENTIONS)
 def test_every_query_gets_what_the_formulas_of_the_paper_give(conventions):
     chosen = 0
-    for case in drawn(70):
+    for case in drawn(150):
         case = case.plain()
         options = {**case.arguments(), **conventions}
         q, k, v, gates = (options.pop(name) for name in ("q", "k", "v", "gates"))
@@ -98,14 +98,14 @@ def test_every_query_gets_what_the_formulas_of_the_paper_give(conventions):
 def test_importance_is_added_up_as_equation_9_says_with_blocks_counted_from_1():
     for block, stride, select, length in ((32, 16, 64, 300), (4, 4, 8, 30), (6, 2, 6, 25), (1, 1, 3, 10), (8, 4, 8, 7)):
         compressed, selected = max(length - block + stride, 0) // stride, -(-length // select)
-        counts = np.zeros((compressed + 1, selected + 1))
+        counts = np.zeros((compressed, selected))
         for j in range(1, selected + 1):
             for m in range(select // stride):
                 for n in range(block // stride):
-                    index = (select // stride) * j - m - n + (block // stride - 1)
-                    if 1 <= index - (block // stride - 1) + (block // stride - 1) <= compressed and index >= 1:
-                        counts[index - (block // stride - 1) if index - (block // stride - 1) >= 1 else 0, j] += 1
-        np.testing.assert_array_equal(shared_strides(compressed, selected, block, stride, select), counts[1:, 1:])
+                    index = (select // stride) * j - m - n
+                    if 1 <= index <= compressed:
+                        counts[index - 1, j - 1] += 1
+        np.testing.assert_array_equal(shared_strides(compressed, selected, block, stride, select), counts)
 
 
 @pytest.mark.parametrize("conventions", CONVENTIONS)
@@ -130,6 +130,8 @@ def test_what_a_rounding_machine_computes_is_right_for_some_legitimate_choice(se
         undecided += isinstance(claimed, Undecided)
         wanted = expected(claimed, form)
         for machine in machines(form, rng):
+            if gain == 0 and machine.rounding != "nearest":
+                continue  # a machine that rounds what is exact already breaks ties that no other does
             [out] = on_machine(METHOD, machine, arguments)
             ratio, agrees = compare(nearest.stored(out.value), wanted)
             assert agrees.all(), (gain, conventions, machine)
