@@ -85,7 +85,8 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         lifted, setting: from `lift`.
     """
     if isinstance(suspect.tile, int):
-        setting = replace(setting, tunables={**setting.tunables, "block_q": suspect.tile, "block_k": suspect.tile})
+        tiles = dict.fromkeys(("block_q", "block_k", "chunk_size"), suspect.tile)
+        setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
         return None if outputs is None else tuple(output.astype(FORMATS[setting.dtype].dtype) for output in outputs)

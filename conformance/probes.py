@@ -179,7 +179,20 @@ LINEAR_PROBES = {
     ),
 }
 
-PROBES = {**dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES, **LINEAR_PROBES}
+# Which blocks are chosen: of equal ones (2, 4, 8 and 16 compressed blocks weigh exactly the same), and of one that stands out.
+FINE = "compress_block=2 compress_stride=2 select_block=2"
+COARSE = "compress_block=4 compress_stride=2 select_block=8"
+NATIVE_SPARSE_PROBES = (
+    f"l=37 s=37 d=37 {FINE} select_count=2 window=1 {EQUAL} v=one_hot(0) gates=ones(0)",
+    f"b=2 l=33 s=33 d=33 h=4 g=2 {FINE} select_count=1 window=3 {EQUAL} v=one_hot(0) gates=fractions(0)",
+    f"l=45 s=45 d=45 {COARSE} select_count=2 window=5 {EQUAL} v=one_hot(0) gates=fractions(1)",
+    f"l=66 s=66 {COARSE} select_count=1 window=4 h=4 g=2 {_ahead(-20)} gates=fractions(2)",
+    f"l=40 s=40 {FINE} select_count=1 window=2 h=2 g=2 {_ahead(-6)} gates=ones(0)",
+)  # fmt: skip
+PROBES = {
+    **dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES, **LINEAR_PROBES,
+    "native_sparse_attention": NATIVE_SPARSE_PROBES,
+}  # fmt: skip
 TILES = {"block": 16, "count": 3}
 
 

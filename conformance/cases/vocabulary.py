@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "vocabulary"]
+__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "SIZES", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -27,6 +29,7 @@ ROWS = (
     "spread",
 )
 RECIPES = {
+    "initial_state": ("normal", "normal", "spread", "ones", "zeros"),
     "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
     "k": ROWS,
     "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
@@ -35,6 +38,7 @@ RECIPES = {
     "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
 }
 GAINS = {
+    "initial_state": (1.0, 1.0, 10.0, 1e-3),
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
     "k": (1.0, 1.0, 1.0, 1.0, 3.0),
     "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
@@ -54,6 +58,11 @@ INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
 BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
+    # Weights are products, not exponentials: a gain shows nothing but overflow.
+    **dict.fromkeys(
+        itertools.product(("gated_linear_attention", "retention"), "qk"),
+        (("normal", "normal", "normal", "equal", "ones", "sparse", "spread", "zeros", "spike"), (1.0, 1.0, 1.0, 30.0, 1e-3)),
+    ),
     # Features are not normalised: exp of hundreds overflows every format, and of hundreds below zero nothing is left beside eps.
     **dict.fromkeys(
         [("linear_attention", "q"), ("scalar_gated_linear_attention", "q")],
@@ -75,6 +84,16 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ),
     # Most logits within a domain of a few units.
     ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
+    ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
+}
+
+# Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
+SIZES: dict[tuple[str, str], tuple[int, ...]] = {
+    ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
+    ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
+    ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),
+    ("native_sparse_attention", "select_count"): (1, 2, 1, 3, 2, 4, 5),
+    ("native_sparse_attention", "window"): (2, 1, 3, 4, 1, 8, 16, 5),
 }
 
 
