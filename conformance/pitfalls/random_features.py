@@ -14,7 +14,8 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array
-from conformance.pitfalls.linear import (
+from conformance.pitfalls.linear import Linear, also_in
+from conformance.pitfalls.sums import (
     CausalExcludesOwn,
     CausalFlipped,
     CausalIgnored,
@@ -23,11 +24,9 @@ from conformance.pitfalls.linear import (
     DenominatorOfKeys,
     DenominatorOverHeads,
     DividedByLength,
-    Linear,
     NotNormalised,
     NumeratorNotCausal,
     StateNotReset,
-    also_in,
 )  # fmt: skip
 
 LEMMA = "Choromanski et al. 2021, lemma 1, arXiv:2009.14794"
