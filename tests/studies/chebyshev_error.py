@@ -43,7 +43,7 @@ def errors(reach: float, degree: int, domain: float, nodes: str = "roots") -> tu
 
 
 def percent(x: float) -> str:
-    return f"{100 * x:.2g} %" if x >= 1e-4 else f"{x:.0e}"
+    return f"{100 * x:.0f} %" if x >= 1 else f"{100 * x:.2g} %" if x >= 1e-6 else f"{100 * x:.0e} %"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
