@@ -163,7 +163,7 @@ LINEAR_PROBES = {
         f"l=5 d=4 e=5 m=8 eps=1.0 projection=normal(3) {ALIKE}",
         f"l=131 d=4 e=131 m=8 causal=True projection=normal(3) {ALIKE}",
         "l=9 d=16 e=4 m=8 q=normal(0) k=normal(1)*3 v=normal(2) projection=normal(3)*10",
-        "l=9 d=16 e=4 m=8 q=normal(0)*10 k=normal(1) v=normal(2) projection=normal(3) eps=0.0",
+        "l=9 d=16 e=4 m=8 q=normal(0)*3 k=normal(1) v=normal(2) projection=normal(3) eps=1e-12",
     ),
     # Projections that select: plain attention over equally weighed keys.
     "linformer_attention": (

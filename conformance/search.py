@@ -41,6 +41,9 @@ CANDIDATES = 2
 # This share of the cases, with every mistake ruled out by them, is enough where the time does not allow for all.
 LEAST_SHARE = 0.15
 
+# Hypothesis takes no infinity for a target, which a NaN is off by.
+LARGEST_TARGET = 1e300
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -165,7 +168,7 @@ class Search:
         def search(case: Case) -> None:
             if not found and time.monotonic() < self._until:
                 judgement = self._look(case, look)
-                target(judgement.ratio)
+                target(min(judgement.ratio, LARGEST_TARGET))
                 if judgement.finding is not None:
                     found.append(judgement)
 

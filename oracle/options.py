@@ -49,6 +49,7 @@ OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "window": ("a pair (left, right) of integers >= 0 or None", _is_window),
     "positive": ("a number > 0", lambda value: _is_number(value) and value > 0),
     "nonnegative": ("a number >= 0", lambda value: _is_number(value) and value >= 0),
+    "guard": ("a number >= 0", lambda value: _is_number(value) and value >= 0),
     "real": ("a finite number", _is_number),
     "count": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
     "degree": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),

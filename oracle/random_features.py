@@ -56,7 +56,7 @@ def positive_features(logarithms: Array, axes: tuple[int, ...], farthest: np.nda
     source="Choromanski et al. 2021, lemma 1 and eq. 7, arXiv:2009.14794",
     shapes="q: b h l d, k: b h l d, v: b h l e, projection: m d -> b h l e",
     where={"m > 0": "there must be a feature"},
-    options={"causal": "flag", "eps": "nonnegative"},
+    options={"causal": "flag", "eps": "guard"},
     tunables=TUNABLES,
     cost="b * h * l * (l + m)",
 )
@@ -79,7 +79,8 @@ def performer_attention(q: Array, k: Array, v: Array, projection: Array, *, caus
         v: values (B, H, L, Dv).
         projection: rows w_m (M, D), the same for all heads.
         causal: query i reads the keys j <= i only.
-        eps: added to the denominator, once.
+        eps: added to the denominator, once. Of 0, features that all underflow under a kernel's stabilisers leave 0 / 0; cases are
+            drawn with more.
 
     Returns:
         (B, H, L, Dv). Where the denominator is zero, anything goes.

@@ -117,6 +117,8 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     # A cap of 400 leaves logits whose exponentials overflow: else a kernel that always caps would need no maximum.
     "positive": lambda choose, dims, tile: choose((2.0, 0.5, 30.0, 400.0)),
     "nonnegative": lambda choose, dims, tile: choose((1e-6, 0.0, 1e-3, 1.0)),
+    # Never 0, where a sum that a good kernel's stabilisers make vanish would be 0 / 0; but small enough to be nothing beside others.
+    "guard": lambda choose, dims, tile: choose((1e-6, 1e-12, 1e-9, 1e-3, 1.0, 1e-12)),
     "real": lambda choose, dims, tile: choose((1.0, 0.3, 0.1, -0.5, 0.0, 2.0)),
     "count": _count,
     # Of a polynomial: those at which one degree more or less shows, and a few at which rounding does.
@@ -132,6 +134,7 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "window": ((0, 0), (1, None), (0, None), (None, 0), (2, 1)),
     "positive": (2.0, 0.5, 30.0),
     "nonnegative": (1e-6, 0.0, 1.0),
+    "guard": (1e-6, 1e-12, 1.0),
     "real": (0.3, 1.0, 0.0, -0.5),
     "count": (1, 0, 2, 3, 4, 16),
     "degree": (2, 3, 1, 0, 5, 10),
