@@ -76,6 +76,10 @@ def _by_state(queries: Bounded, keys: Bounded, v: Bounded, weighed: Bounded, tot
     if not causal:
         weighed = any_order(weighed, np.matmul(queries, as_matrix(state)))
         total = any_order(total, np.matmul(queries, as_matrix(sizes)))
+    else:
+        # Of the states on the way only this is not as for weights: small values may underflow in them before large queries count them.
+        lost = v.contract.flush * v.shape[-2] * queries.value.sum(axis=-1, keepdims=True)
+        weighed = Bounded(weighed.value, weighed.error + lost * (weighed.value != 0), weighed.contract)
     # On its way to the end the state may be as large as the sum of the magnitudes of its terms.
     largest = np.matmul(np.abs(transposed.value) + transposed.full_error, np.abs(v.value)).max(axis=-2, keepdims=True, initial=0.0)
     size = (sizes.value + sizes.full_error).max(axis=-2, keepdims=True, initial=0.0)

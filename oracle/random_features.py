@@ -97,4 +97,5 @@ def performer_attention(q: Array, k: Array, v: Array, projection: Array, *, caus
     key_features, key_shift = positive_features(of_keys, (-2, -1), farthest_key)
     weighed, total = weighed_sums(query_features, key_features, v, causal=causal)
     smallest, largest = query_shift + key_shift, farthest_query + farthest_key
-    return guarded_quotient(weighed, total, eps, (query_shift, key_shift), (smallest, largest))
+    terms = v.shape[-2] * (1.0 + float(np.abs(values_of(v)).max(initial=0.0)))
+    return guarded_quotient(weighed, total, eps, (query_shift, key_shift), (smallest, largest), terms)

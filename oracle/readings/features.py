@@ -142,7 +142,9 @@ def shifted_features(exponents: Any, axes: tuple[int, ...]) -> tuple[Any, np.nda
         return np.exp(argument), shift
 
 
-def guarded_quotient(total: Any, divisor: Any, eps: float, shifts: tuple[np.ndarray, ...], factors: tuple[np.ndarray, np.ndarray]) -> Any:
+def guarded_quotient(
+    total: Any, divisor: Any, eps: float, shifts: tuple[np.ndarray, ...], factors: tuple[np.ndarray, np.ndarray], terms: float
+) -> Any:
     """total / (divisor + eps), for sums that are given without common factors, which eps does not have.
 
     Args:
@@ -151,6 +153,7 @@ def guarded_quotient(total: Any, divisor: Any, eps: float, shifts: tuple[np.ndar
         shifts: natural logarithms of the factors, each broadcastable to the divisor.
         factors: logarithms of the smallest and of the largest factor that a kernel may leave out of both sums before it adds eps.
             The value is that of a kernel that leaves out none; the budget reaches to those that leave out either.
+        terms: how many terms the total has, times their size next to the divisor's.
     """
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         if not isinstance(divisor, Bounded):
@@ -165,4 +168,7 @@ def guarded_quotient(total: Any, divisor: Any, eps: float, shifts: tuple[np.ndar
         most = total / (divisor + Bounded(lightest, unit * lightest, divisor.contract))
         least = total.value / (divisor.value + heaviest)
         error = most.error + np.maximum(np.abs(most.value - value), np.abs(least - value))
+        # Without a large factor, terms are so small that they may underflow on the way.
+        lost = terms * divisor.contract.flush * np.exp(np.maximum(factors[1], 0.0) - shift)
+        error = error + lost / (divisor.value + heaviest)
     return Bounded(value, np.where(np.isnan(error), np.inf, error), divisor.contract)
