@@ -58,7 +58,7 @@ class EpsForgotten(Linear):
     name = "eps-forgotten"
     explanation = "The option `eps` has no effect: nothing is added to the denominator."
     citation = SUMS
-    needs = "eps > 0"
+    needs = "eps > 0 and (dtype != 'float16' or eps > 1e-5)"  # whose features have coarser steps
 
     def divided(self, weighed: Array, total: Array) -> Array:
         return np.where(total == 0, 0, weighed / np.where(total == 0, 1, total))
@@ -80,7 +80,7 @@ class EpsPerKey(Linear):
     name = "eps-added-for-every-key"
     explanation = "eps is added to every weight before they are summed: the denominator gets L times eps."
     citation = SUMS
-    needs = "l > 1 and eps > 0"
+    needs = "l > 1 and eps > 0 and (dtype != 'float16' or eps > 1e-5)"  # whose features have coarser steps
 
     def divided(self, weighed: Array, total: Array) -> Array:
         return weighed / (total + self.counts().sum(axis=-1)[:, None] * self.eps)
@@ -127,7 +127,7 @@ class EpsAsFloor(Linear):
     name = "eps-as-floor"
     explanation = "The denominator is the larger of the sum and eps, not their sum."
     citation = SUMS
-    needs = "eps > 0"
+    needs = "eps > 0 and (dtype != 'float16' or eps > 1e-5)"  # whose features have coarser steps
 
     def divided(self, weighed: Array, total: Array) -> Array:
         return weighed / np.maximum(total, self.dtype.type(self.eps))
