@@ -16,11 +16,13 @@ def features(x: Array, feature_map: str) -> Array:
     """Non-negative features, elementwise."""
     if feature_map == "exp":
         return np.exp(x)
-    above = np.maximum(x, 0)
+    above: Array = np.maximum(x, 0)
     if feature_map == "elu+1":
         # exp(min(x, 0)) is 1 where x is above 0, and keeps its digits far below, which 1 + expm1(x) would not.
         return above + np.exp(np.minimum(x, 0))
-    return above + 1 if feature_map == "relu+1" else above
+    if feature_map == "relu+1":
+        above += 1
+    return above
 
 
 def gates(k: Array) -> Array:

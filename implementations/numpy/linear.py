@@ -87,10 +87,13 @@ def chunked(
 def gated_parallel(q: Array, k: Array, v: Array, *, feature_map: str = "relu+1", eps: float = 1e-6) -> Array:
     """One product over all keys, in time linear in the length; the gate is part of the features of its key."""
     dtype = working_dtype(q)
-    keys = features(k.astype(dtype), feature_map) * gates(k.astype(dtype))
-    queries = features(q.astype(dtype), feature_map)
-    sums = queries @ (keys.swapaxes(2, 3) @ _with_ones(v, dtype))
-    return quotient(sums[..., :-1], sums[..., -1:], eps).astype(q.dtype)
+    rows = k.astype(dtype, copy=False)
+    keys = features(rows, feature_map)
+    keys *= gates(rows)
+    queries = features(q.astype(dtype, copy=False), feature_map)
+    # Arrays of L rows are passed over once where possible: reading and writing them is most of the work.
+    weighed = queries @ (keys.swapaxes(2, 3) @ v.astype(dtype, copy=False))
+    return quotient(weighed, queries @ keys.sum(axis=2)[..., None], eps).astype(q.dtype, copy=False)
 
 
 @register(
