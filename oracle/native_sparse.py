@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.dense import GROUPED, join_heads, split_heads
+from oracle.dense import join_heads, split_heads
 from oracle.readings.bounded import Bounded
 from oracle.readings.decisions import Choice, decide, equal_weights
 from oracle.readings.ops import as_operand, as_stored, number, probabilities, shifted_exponentials
+from oracle.sparse import REFUSABLE, SQUARE
 
 __all__ = ["forced_blocks", "native_sparse_attention", "shared_strides"]
 
@@ -96,8 +97,7 @@ def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) 
     source="Yuan et al. 2025, eq. 5 and 7 to 12, arXiv:2502.11089",
     shapes="q: b h l d, k: b g s d, v: b g s e, gates: b h l branches, compress_weights?: span -> b h l e",
     where={
-        **GROUPED,
-        "l == s": "as many queries as keys",
+        **SQUARE,
         "compress_block % compress_stride == 0": "compressed blocks start at strides and end at one",
         "select_block % compress_stride == 0": "selection blocks start at strides and end at one",
         "compress_block <= select_block": "a compressed block is no longer than a selection block",
@@ -110,7 +110,7 @@ def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) 
     derived={"branches": "3", "span": "compress_block"},
     domains={"gates": "fraction"},
     tunables=("block_q",),
-    refusable={"h == g": "grouped heads"},
+    refusable=REFUSABLE,
     decisions="b g l",
 )  # fmt: skip
 def native_sparse_attention(

@@ -62,7 +62,6 @@ def test_no_two_pitfalls_are_the_same():
                     apart.add((one, other))
     names = [suspect.name for suspect in listed if suspect.name != "computed-in-float32"]
     same = set(combinations(names, 2)) - apart
-    # Without an option the two say the same; with a scale of 0 the default is what ignoring it gives.
     assert same == set()
 
 

@@ -123,11 +123,11 @@ def test_query_heads_share_the_choice_of_their_group():
     assert made.reduced == (2, 4)
 
 
-@pytest.mark.parametrize("file", ["numpy_native_sparse_exp2.py", "numpy_native_sparse_rows.py"])
-def test_a_certificate_counts_near_ties(file):
+def test_a_certificate_counts_near_ties():
     with InProcess() as sandbox:
-        [implementation] = sandbox.load(f"{CORPUS}/right/{file}:kernel", method="native_sparse_attention", backend="numpy")
-        result = Hunt(implementation, "float32", sandbox, Effort(examples=30, diagnose=False)).run()
+        target = f"{CORPUS}/right/numpy_native_sparse_exp2.py:kernel"
+        [implementation] = sandbox.load(target, method="native_sparse_attention", backend="numpy")
+        result = Hunt(implementation, "float32", sandbox, Effort(examples=12, diagnose=False)).run()
     assert result.verdict != "refuted", result.findings
     assert result.near_ties > 0
     assert result.widened <= result.near_ties
