@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,8 @@ OCCASIONS, EVERY = 60, 8
 # What conditions of pitfalls call parts of an option, besides "mask_h" and the like.
 OF_OPTIONS = {"left": "window", "right": "window", "documents": "mask"}
 
-# The tunable that is the size of a tile of keys, where an implementation takes one.
-KEY_TILE = "block_k"
+# The tunables that are the size of a tile of keys, where an implementation takes one.
+KEY_TILES = ("block_k", "chunk_size")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Suspect:
         return self.pitfall.name if self.tile is None else f"{self.pitfall.name} (tile {self.tile})"
 
 
-def suspects(method: str, tunables: Iterable[str] = ()) -> tuple[Suspect, ...]:
+def suspects(method: str, tunables: Collection[str] = ()) -> tuple[Suspect, ...]:
     """Every pitfall of a method in all its variants; one of tiles also at the implementation's own, where these are a tunable."""
-    own: tuple[int | str, ...] = (KEY_TILE,) if KEY_TILE in tunables else ()
+    own: tuple[int | str, ...] = tuple(tile for tile in KEY_TILES if tile in tunables)
     return tuple(
         Suspect(pitfall, tile) for pitfall in pitfalls_for(method) for tile in ((*own, *pitfall.variants) if pitfall.variants else (None,))
     )
@@ -85,7 +85,8 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         lifted, setting: from `lift`.
     """
     if isinstance(suspect.tile, int):
-        setting = replace(setting, tunables={**setting.tunables, "block_q": suspect.tile, "block_k": suspect.tile})
+        tiles = dict.fromkeys(("block_q", "block_k", "chunk_size"), suspect.tile)
+        setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
         return None if outputs is None else tuple(output.astype(FORMATS[setting.dtype].dtype) for output in outputs)

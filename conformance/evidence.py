@@ -76,7 +76,7 @@ class Evidence:
         """What the oracle expects by this meaning and contract."""
         case = judgement.case
         bounds = budget(case.specification, self.arguments(case), self.contract)
-        return tuple(expected(bound, got.dtype.name) for got, bound in zip(judgement.outputs, bounds, strict=True))
+        return tuple(expected(bound, got.dtype.name) for got, bound in zip(judgement.outputs, bounds, strict=False))
 
     def ratio(self, judgement: Judgement) -> float:
         """Largest error over budget by this meaning and contract."""

@@ -51,6 +51,7 @@ OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "nonnegative": ("a number >= 0", lambda value: _is_number(value) and value >= 0),
     "real": ("a finite number", _is_number),
     "count": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
+    "degree": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
     "size": ("an integer >= 1", lambda value: _is_integer(value) and value >= 1),
     "positions": ("a list of integers >= 0", _are_positions),
     "interval": ("a pair (low, high) of numbers, low < high", _is_interval),

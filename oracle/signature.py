@@ -7,7 +7,7 @@
 * ``~(...)`` means "anything that broadcasts to this shape", ``b|1`` an axis that may have size 1 instead;
 * a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit
   formats keep in float32) or nothing (a float of the call's dtype);
-* a single unnamed output is called ``out``.
+* a single unnamed output is called ``out``; ``name?`` is an output that an implementation may leave out.
 
 The signature drives validation and its messages, the generation of cases, and the documentation.
 """
@@ -37,7 +37,7 @@ class ArraySpec:
         name: of the argument or output.
         dims: its dimensions by letter.
         kind: of its elements: float, bool, int or statistic.
-        optional: whether it may be left out.
+        optional: whether it may be left out, of a call or of what is returned.
         broadcast: whether it may have fewer axes, or axes of size 1.
         loose: dimensions whose axis may have size 1.
     """

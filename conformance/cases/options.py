@@ -119,6 +119,8 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     "nonnegative": lambda choose, dims, tile: choose((1e-6, 0.0, 1e-3, 1.0)),
     "real": lambda choose, dims, tile: choose((1.0, 0.3, 0.1, -0.5, 0.0, 2.0)),
     "count": _count,
+    # Of a polynomial: those at which one degree more or less shows, and a few at which rounding does.
+    "degree": lambda choose, dims, tile: choose((2, 3, 4, 1, 5, 6, 0, 8, 10, 16, 24, 40)),
     "size": _size,
     "positions": _positions,
     "interval": lambda choose, dims, tile: choose(((-1.0, 1.0), (-4.0, 4.0), (-2.0, 1.0), (-10.0, 0.0))),
@@ -132,6 +134,7 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "nonnegative": (1e-6, 0.0, 1.0),
     "real": (0.3, 1.0, 0.0, -0.5),
     "count": (1, 0, 2, 3, 4, 16),
+    "degree": (2, 3, 1, 0, 5, 10),
     "size": (1, 2, 3, 4, 8, 16),
     "positions": ((0,), (), (0, 1), (1,)),
     "interval": ((-1.0, 1.0), (-4.0, 4.0)),
@@ -154,7 +157,7 @@ def plainer(kind: Kind, value: Any) -> list[Any]:
             for other in (None, 0, 1)
             if side != other and (side is None) <= (other is None)
         ]
-    if kind in ("count", "size"):
+    if kind in ("count", "degree", "size"):
         least = 1 if kind == "size" else 0
         return [smaller for smaller in dict.fromkeys((least, 1, 2, 3, value // 2, value - 1)) if least <= smaller < value]
     if kind == "positions":

@@ -77,7 +77,7 @@ def _length(choose: Choose, stage: Stage, tile: int) -> int:
     if kind == "special":
         return choose([length for length in SPECIAL_LENGTHS if length <= stage.longest])
     if kind == "long":
-        return choose([length for length in LONG_LENGTHS if length <= stage.longest])
+        return choose([length for length in LONG_LENGTHS if length <= stage.longest] or [stage.longest])
     return choose(range(1, min(stage.longest, 300) if kind == "any" else 9))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
@@ -27,6 +29,7 @@ ROWS = (
     "spread",
 )
 RECIPES = {
+    "initial_state": ("normal", "normal", "spread", "ones", "zeros"),
     "q": ("normal",) * 5 + ("equal", "zeros", "offset", "ones", "sparse", "spread", "subnormal"),
     "k": ROWS,
     "v": ("normal", "normal", "normal", "index", "ones", "equal", "offset", "spread", "sparse", "subnormal"),
@@ -35,6 +38,7 @@ RECIPES = {
     "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
 }
 GAINS = {
+    "initial_state": (1.0, 1.0, 10.0, 1e-3),
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
     "k": (1.0, 1.0, 1.0, 1.0, 3.0),
     "v": (1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30),
@@ -54,6 +58,32 @@ INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
 BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
+    # Weights are products, not exponentials: a gain shows nothing but overflow.
+    **dict.fromkeys(
+        itertools.product(("gated_linear_attention", "retention"), "qk"),
+        (("normal", "normal", "normal", "equal", "ones", "sparse", "spread", "zeros", "spike"), (1.0, 1.0, 1.0, 30.0, 1e-3)),
+    ),
+    # Features are not normalised: exp of hundreds overflows every format, and of hundreds below zero nothing is left beside eps.
+    **dict.fromkeys(
+        [("linear_attention", "q"), ("scalar_gated_linear_attention", "q")],
+        ((*RECIPES["q"], "negative"), (1.0, 1.0, 1.0, 1.0, 3.0, 10.0, 0.01, 1e-30)),
+    ),
+    ("linear_attention", "k"): ((*ROWS, "negative"), (1.0, 1.0, 1.0, 3.0, 0.3)),
+    # The sum of a wide key opens or shuts its gate entirely.
+    ("scalar_gated_linear_attention", "k"): ((*ROWS, "negative"), (1.0, 1.0, 0.3, 0.1, 3.0)),
+    ("performer_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 0.5, 0.2, 3.0, 10.0, 1e-30)),
+    ("performer_attention", "k"): (ROWS, (1.0, 1.0, 0.5, 0.2, 3.0)),
+    ("performer_attention", "projection"): (
+        ("normal",) * 5 + ("ones", "sparse", "equal", "spread", "zeros"),
+        (1.0, 1.0, 1.0, 0.3, 3.0, 10.0),
+    ),
+    ("linformer_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 0.1, 10.0, 30.0, 1e-30)),
+    **dict.fromkeys(
+        [("linformer_attention", "e"), ("linformer_attention", "f")],
+        (("normal", "normal", "normal", "fractions", "sparse", "equal", "first", "last", "ones", "offset"), (1.0, 1.0, 0.1)),
+    ),
+    # Most logits within a domain of a few units.
+    ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 

@@ -56,9 +56,8 @@ def one_query(q, k, v, gates, t, options):
     weights = [softmax_of(query, keys, scale) if starts else [] for query in q]
 
     def importance(j):
-        each = [
-            p[i] * len(strides_of(s, block, stride) & strides_of(j * select, select, stride)) for p in weights for i, s in enumerate(starts)
-        ]
+        covered = strides_of(j * select, select, stride)
+        each = [p[i] * len(strides_of(s, block, stride) & covered) for p in weights for i, s in enumerate(starts)]
         return math.fsum(each)
 
     begun, own = range(t // select + 1), t // select
