@@ -111,6 +111,7 @@ def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) 
     domains={"gates": "fraction"},
     tunables=("block_q",),
     refusable=REFUSABLE,
+    cost="2 * b * h * l * s",
     decisions="b g l",
 )  # fmt: skip
 def native_sparse_attention(
@@ -141,8 +142,8 @@ def native_sparse_attention(
       sum of the weights of the compressed blocks that overlap it, each times the number of strides that they share, summed
       over the query heads that read the same key/value head. Among the blocks that begin at or before t, its own included,
       query t chooses the select_count of most importance, of equal ones those that come first, and reads their keys j <= t.
-      All are read where there are no more than select_count. A block that no compressed block overlaps has importance 0.
-      The last block may be shorter.
+      All are read where there are no more than select_count. A block that no compressed block read by t overlaps has
+      importance 0. The last block may be shorter.
     * windowed: the last `window` keys, the query's own included.
 
     Args:
@@ -158,7 +159,7 @@ def native_sparse_attention(
         compress_weights: (compress_block,); a summary is the sum of its rows times these, by default their mean.
         scale: of the logits; 1 / sqrt(D) by default.
         forced_blocks: whether the first block, the query's own and the one before it are always among the select_count
-            (section 4.1 of the paper) and only the others are chosen.
+            (section 4.1 of the paper) and only the others are chosen; all three are read even where select_count is smaller.
         window_bounds: ``reach``: the window holds the query's own key and `window` before it.
 
     Returns:
