@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,32 +92,45 @@ def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
     Elements whose budget is infinite agree with anything: there the contract's range was left. Where a discrete decision has
     several legitimate outcomes, each row is compared with the one that it fits best.
     """
-    return _ratios(got, settled(got, wanted))
+    return _ratios(got, settled((got,), (wanted,))[0])
 
 
-def settled(got: np.ndarray, wanted: Expected) -> Expected:
-    """What is expected given the discrete decisions that the implementation seems to have taken.
+def settled(outputs: Sequence[np.ndarray], wanted: Sequence[Expected]) -> tuple[Expected, ...]:
+    """What is expected given the discrete decisions that the implementation seems to have taken, the same for all outputs.
 
     A row that the exact decision does not explain, or not well, is held against the other legitimate ones, and at last, where
     there are too many to try, against the budget that holds for all. What no decision explains is held against the one that
     comes nearest.
     """
-    if wanted.alternatives is None:
-        return wanted
-    worst = wanted.alternatives.worst(_ratios(got, wanted)[0])
-    value, allowed = wanted.value, wanted.budget
-    wide: np.ndarray | None = None
-    for other in wanted.alternatives if (worst > DOUBTFUL).any() else ():
-        ratio = wanted.alternatives.worst(_ratios(got, other)[0])
+    given = list(wanted)
+    deciding = [(index, want.alternatives) for index, want in enumerate(wanted) if want.alternatives is not None]
+    if not deciding:
+        return tuple(given)
+
+    def worst_of(candidates: Mapping[int, Expected]) -> np.ndarray:
+        rows = [own.worst(_ratios(outputs[index], candidates[index])[0]) for index, own in deciding]
+        return np.max(rows, axis=0)
+
+    for index, _ in deciding:
+        given[index] = replace(wanted[index], alternatives=None)
+    worst = worst_of(dict(enumerate(given)))
+    for others in zip(*(own for _, own in deciding), strict=True) if (worst > DOUBTFUL).any() else ():
+        other = {index: one for (index, _), one in zip(deciding, others, strict=True)}
+        ratio = worst_of(other)
         better = (worst > DOUBTFUL) & (ratio < worst)
         if better.any():
-            rows = wanted.alternatives.spread(better)
-            value, allowed = np.where(rows, other.value, value), np.where(rows, other.budget, allowed)
             worst = np.where(better, ratio, worst)
-            wide = other.wide & rows if other.wide is not None else wide
+            for index, own in deciding:
+                given[index] = _merged(given[index], other[index], own.spread(better))
         if not (worst > DOUBTFUL).any():
             break
-    return Expected(value, allowed, wide=wide)
+    return tuple(given)
+
+
+def _merged(given: Expected, other: Expected, elements: np.ndarray) -> Expected:
+    """What is expected, with some elements taken from another decision."""
+    wide = other.wide & elements if other.wide is not None else given.wide
+    return Expected(np.where(elements, other.value, given.value), np.where(elements, other.budget, given.budget), wide=wide)
 
 
 def _ratios(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
@@ -223,9 +237,7 @@ class Judge:
 
     def _given(self, outputs: tuple[Output, ...], wanted: tuple[Expected, ...]) -> tuple[Expected, ...]:
         """What is expected given the decisions that the implementation took."""
-        return tuple(
-            settled(output.array, want) if output.array is not None else want for output, want in zip(outputs, wanted, strict=True)
-        )
+        return settled([output.array for output in outputs if output.array is not None], wanted)
 
     def _compare(self, case: Case, outputs: tuple[Output, ...], wanted: tuple[Expected, ...]) -> tuple[Finding | None, float]:
         worst, finding = 0.0, None

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.dense import GROUPED, join_heads, split_heads
+from oracle.dense import join_heads, split_heads
 from oracle.readings.bounded import Bounded
 from oracle.readings.decisions import Choice, decide, equal_weights
 from oracle.readings.ops import as_operand, as_stored, number, probabilities, shifted_exponentials
+from oracle.sparse import REFUSABLE, SQUARE
 
 __all__ = ["forced_blocks", "native_sparse_attention", "shared_strides"]
 
@@ -96,8 +97,7 @@ def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) 
     source="Yuan et al. 2025, eq. 5 and 7 to 12, arXiv:2502.11089",
     shapes="q: b h l d, k: b g s d, v: b g s e, gates: b h l branches, compress_weights?: span -> b h l e",
     where={
-        **GROUPED,
-        "l == s": "as many queries as keys",
+        **SQUARE,
         "compress_block % compress_stride == 0": "compressed blocks start at strides and end at one",
         "select_block % compress_stride == 0": "selection blocks start at strides and end at one",
         "compress_block <= select_block": "a compressed block is no longer than a selection block",
@@ -110,7 +110,8 @@ def _within_hull(selected: Array, v: Array, choice: Choice, tokens: np.ndarray) 
     derived={"branches": "3", "span": "compress_block"},
     domains={"gates": "fraction"},
     tunables=("block_q",),
-    refusable={"h == g": "grouped heads"},
+    refusable=REFUSABLE,
+    cost="2 * b * h * l * s",
     decisions="b g l",
 )  # fmt: skip
 def native_sparse_attention(
@@ -141,8 +142,8 @@ def native_sparse_attention(
       sum of the weights of the compressed blocks that overlap it, each times the number of strides that they share, summed
       over the query heads that read the same key/value head. Among the blocks that begin at or before t, its own included,
       query t chooses the select_count of most importance, of equal ones those that come first, and reads their keys j <= t.
-      All are read where there are no more than select_count. A block that no compressed block overlaps has importance 0.
-      The last block may be shorter.
+      All are read where there are no more than select_count. A block that no compressed block read by t overlaps has
+      importance 0. The last block may be shorter.
     * windowed: the last `window` keys, the query's own included.
 
     Args:
@@ -158,7 +159,7 @@ def native_sparse_attention(
         compress_weights: (compress_block,); a summary is the sum of its rows times these, by default their mean.
         scale: of the logits; 1 / sqrt(D) by default.
         forced_blocks: whether the first block, the query's own and the one before it are always among the select_count
-            (section 4.1 of the paper) and only the others are chosen.
+            (section 4.1 of the paper) and only the others are chosen; all three are read even where select_count is smaller.
         window_bounds: ``reach``: the window holds the query's own key and `window` before it.
 
     Returns:
@@ -184,6 +185,8 @@ def native_sparse_attention(
     blocks = -(-length // select_block)
     shared = shared_strides(len(starts), blocks, compress_block, compress_stride, select_block)
     importance = np.sum(np.matmul(probabilities(weights, total), shared.astype(np.float64)), axis=2)  # (B, Hkv, L, m)
+    # Up to four equal numbers have one sum in whatever order they are added, and however they were rounded before.
+    few = queries.shape[2] * shared.sum(axis=0).max(initial=0) <= 4
     forced = _forced(length, select_block, forced_blocks)
     begun = np.arange(blocks) * select_block <= position[:, None]  # (L, m)
     fixed = forced & begun
@@ -207,7 +210,7 @@ def native_sparse_attention(
         np.maximum(select_count - fixed.sum(axis=-1), 0),
         begun & ~fixed,
         finished,
-        exact=np.all(equal_weights(np.where(whole, scores, -np.inf)), axis=2),
+        exact=few & np.all(equal_weights(np.where(whole, scores, -np.inf)), axis=2),
     )
 
 

@@ -33,12 +33,7 @@ class Alternatives:
         for number in range(len(self.output.worlds)):
             made = _rounded(self.output.other(number), self.form)
             wide = self.output.worlds.widened(number)
-            yield made if wide is None else replace(made, wide=self.spread(wide.reshape(self.rows)))
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Shape of the decision's rows, with axes of size 1 for those of the output that do not tell rows apart."""
-        return tuple(1 if axis in self.output.reduced else size for axis, size in enumerate(self.output.split))
+            yield made if wide is None else replace(made, wide=self.spread(wide))
 
     @property
     def near_ties(self) -> int:
@@ -46,12 +41,13 @@ class Alternatives:
         return self.output.worlds.near_ties
 
     def worst(self, ratios: np.ndarray) -> np.ndarray:
-        """The largest of some ratios, of every element of the output, in each row of the decision."""
-        return ratios.reshape(self.output.split).max(axis=self.output.reduced, initial=0.0, keepdims=True)
+        """The largest of some ratios, of every element of the output, in each row of the decision, (rows,)."""
+        return ratios.reshape(self.output.split).max(axis=self.output.reduced, initial=0.0).reshape(-1)
 
     def spread(self, rows: np.ndarray) -> np.ndarray:
         """From what is true of rows to every element of the output; undoes `worst`."""
-        return np.broadcast_to(rows, self.output.split).reshape(self.output.shape)
+        own = [1 if axis in self.output.reduced else size for axis, size in enumerate(self.output.split)]
+        return np.broadcast_to(rows.reshape(own), self.output.split).reshape(self.output.shape)
 
 
 @dataclass(frozen=True)

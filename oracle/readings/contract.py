@@ -43,6 +43,7 @@ class PrecisionContract:
             second matrix product (the weights P); 0 where that is no narrower than the accumulation.
         operand_spacing: half the subnormal spacing of that format; 0 for none.
         output: format of the result.
+        operand_largest: largest number of that format; inf for none.
         matmul_input: unit roundoff of the format in which a matrix unit reads both its operands (TF32); 0 for none.
     """
 
@@ -52,6 +53,7 @@ class PrecisionContract:
     operand_spacing: float
     output: Format
     matmul_input: float = 0.0
+    operand_largest: float = np.inf
 
     @property
     def unit_roundoff(self) -> float:
@@ -108,7 +110,8 @@ def _mixed(
     # product is among the folded roundings, which that product has no other use for.
     narrower = cast.unit_roundoff > accumulation.unit_roundoff
     rounding, spacing = (cast.unit_roundoff, cast.smallest_subnormal / 2) if narrower else (0.0, 0.0)
-    return PrecisionContract(name, accumulation, rounding, spacing, FORMATS[storage], matmul_input)
+    largest = cast.largest if narrower else np.inf
+    return PrecisionContract(name, accumulation, rounding, spacing, FORMATS[storage], matmul_input, largest)
 
 
 # From the tightest to the loosest within one storage format.

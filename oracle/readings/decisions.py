@@ -81,10 +81,11 @@ def decide(
 
 
 def equal_weights(scores: Any) -> np.ndarray:
-    """Rows (...) of masked scores (..., n) whose softmax is free of error on every machine.
+    """Rows (...) of masked scores (..., n) whose softmax weights are exactly equal on every machine; in other readings none.
 
-    Those are the rows in which all scores that take part are zeros without error and their number is a power of two: each
-    weight is exp(0) = 1, their sum and its reciprocal are exact, and so is every sum of a few of them. In other readings none.
+    Those are the rows in which all scores that take part are zeros without error: each weight is exp(0) = 1. Their number is
+    a power of two, so that dividing by their sum is exact as well; a kernel that subtracts a logarithm instead still treats
+    them all alike.
     """
     if not isinstance(scores, Bounded):
         return np.zeros(scores.shape[:-1], dtype=bool)

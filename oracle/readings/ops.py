@@ -72,10 +72,14 @@ def as_operand(weights: Any) -> Any:
 
 
 def as_stored(x: Any) -> Any:
-    """An intermediate result that a kernel may keep in the operand format, in which a later product reads it."""
+    """An intermediate result that a kernel may keep in the operand format, in which a later product reads it.
+
+    What that format cannot hold becomes infinite.
+    """
     if not isinstance(x, Bounded) or not x.contract.operand:
         return x
     error = x.full_error + x.contract.operand_spacing * (x.value != 0)
+    error = np.where(np.abs(x.value) + error <= x.contract.operand_largest, error, np.inf)
     return Bounded(x.value, error, x.contract, operand=x.contract.operand)
 
 

@@ -186,27 +186,28 @@ def matmul(a: Any, b: Any) -> Bounded:
     gamma, magnitude = contract.gamma(terms.rows.count[..., None], terms.dependent), terms.magnitude
     compounded = 1 + gamma.max() + operand  # those roundings apply to erroneous terms
     in_range = terms.rows.total.max() * right.max() <= contract.accumulate.largest
-    if in_range and not operand and magnitude is None and gamma.shape[-1] == 1:
-        carried = left * (gamma / compounded)  # one product for the rounding of the terms and for their errors
-        carried += ae
-        error = np.matmul(carried, right)
-        error *= compounded
-    else:
-        magnitude = np.matmul(left, right) if magnitude is None else magnitude
-        error = gamma * magnitude
-        error += terms.lost
-        if ae.any():
-            error += np.matmul(np.broadcast_to(ae, av.shape), right) * compounded
-        if operand:
-            # One more rounding in each term: worst case for those that round alike, averaged over the others.
-            likely = LAMBDA * np.sqrt(np.matmul(left * left, right * right)) + terms.rows.cast_mass[..., None] * magnitude
-            error += operand * np.minimum(magnitude, likely)
-        error = _within_range(magnitude, error, contract)
-    if be.any():
-        error += np.matmul(left + ae, np.broadcast_to(be, bv.shape)) * compounded
-    error += contract.bias(value)
-    flushed = contract.flush * av.shape[-1]  # each product may be
-    error += flushed if error.min() > 0 else flushed * (error > 0)
+    with np.errstate(invalid="ignore"):  # an unbounded error times 0: finish sees to it
+        if in_range and not operand and magnitude is None and gamma.shape[-1] == 1:
+            carried = left * (gamma / compounded)  # one product for the rounding of the terms and for their errors
+            carried += ae
+            error = np.matmul(carried, right)
+            error *= compounded
+        else:
+            magnitude = np.matmul(left, right) if magnitude is None else magnitude
+            error = gamma * magnitude
+            error += terms.lost
+            if ae.any():
+                error += np.matmul(np.broadcast_to(ae, av.shape), right) * compounded
+            if operand:
+                # One more rounding in each term: worst case for those that round alike, averaged over the others.
+                likely = LAMBDA * np.sqrt(np.matmul(left * left, right * right)) + terms.rows.cast_mass[..., None] * magnitude
+                error += operand * np.minimum(magnitude, likely)
+            error = _within_range(magnitude, error, contract)
+        if be.any():
+            error += np.matmul(left + ae, np.broadcast_to(be, bv.shape)) * compounded
+        error += contract.bias(value)
+        flushed = contract.flush * av.shape[-1]  # each product may be
+        error += flushed if error.min() > 0 else flushed * (error > 0)
     return finish(value, error, contract, roundings=0)
 
 

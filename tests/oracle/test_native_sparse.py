@@ -190,3 +190,13 @@ def test_wrong_arguments_are_named_with_what_they_should_be(changed, error, word
     arguments = {**example(np.random.default_rng(6), 6), **SIZES, **changed}
     with pytest.raises(error, match=words):
         METHOD(**arguments)
+
+
+def test_a_summary_beyond_the_storage_format_leaves_the_range_of_the_contract():
+    rng = np.random.default_rng(7)
+    arguments = {**example(rng, 8), **SIZES, "compress_weights": np.ones(4)}
+    arguments["v"] = np.full_like(arguments["v"], 5e4)  # four of them exceed float16
+    for contract, exempt in (("float16", True), ("float16-float32-weights", False), ("bfloat16", False)):
+        [bounded] = budget(METHOD, arguments, CONTRACTS[contract])
+        assert np.isinf(bounded.full_error[:, :, 3:]).all() == exempt
+        assert np.isfinite(bounded.full_error[:, :, 3:]).all() != exempt
