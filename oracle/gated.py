@@ -16,6 +16,7 @@ import numpy as np
 from oracle.catalogue import method
 from oracle.readings.bounded import Bounded
 from oracle.readings.ops import number
+from oracle.readings.recurrences import as_state
 
 __all__ = ["gated_linear_attention", "retention"]
 
@@ -44,7 +45,7 @@ def _recurrence(q: Array, k: Array, v: Array, decays: Array, scale: float | None
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
     rows = []
     for t in range(q.shape[2]):
-        state = state * decays[:, :, t, :, None] + k[:, :, t, :, None] * v[:, :, t, None, :]
+        state = as_state(state * decays[:, :, t, :, None] + k[:, :, t, :, None] * v[:, :, t, None, :])
         rows.append(np.matmul(q[:, :, t, None, :], state)[:, :, 0] * scale)
     return (np.stack(rows, axis=2) if rows else np.zeros((*q.shape[:3], v.shape[3]))), state
 
