@@ -31,12 +31,13 @@ EXP_ROUNDOFFS = 4
 # roundoffs of 1 come from the exponential, 5.3 from the quotient and 0.8 from the difference. Absolute, not relative.
 TANH_ROUNDOFFS = 8
 
-# The perturbed reading: with 32 samples an estimated standard deviation falls below half of the true one with a probability
-# of 4e-6 (chi-square of 32 degrees of freedom below 8), and then LAMBDA still covers two of them.
-INDEPENDENT_SAMPLES = 32
+# The perturbed reading: with 16 samples an estimated standard deviation falls below half of the true one with a probability
+# of 1e-3 (chi-square of 16 degrees of freedom below 4), even before it is pooled with others, and then LAMBDA still covers
+# two of them.
+INDEPENDENT_SAMPLES = 16
 
 # One sample in which every result is too large, and some whose elements keep a sign each.
-REPEATED_SAMPLES = 8
+REPEATED_SAMPLES = 4
 
 # A chunked kernel of gated recurrences forms exp(G_i - G_j) from the sums G of the log gates since its chunk began, which
 # it rounds relative to their own size, however small the difference is. Kernels in use have chunks of 16 to 128 tokens

@@ -26,29 +26,49 @@ def noise_of(*operands: Any) -> Noise:
 def round_samples(samples: np.ndarray, noise: Noise, roundoffs: float = 1.0) -> Perturbed:
     """The rounding of a result, relative to each sample; outside the range of the accumulation anything may come out."""
     contract = noise.contract
-    signs = noise.signs(samples.shape[1:])
+    unit = roundoffs * contract.unit_roundoff
+    exact = np.abs(samples[0])
+    # Where no sample comes near the ends of the range, nothing is flushed and nothing overflows.
+    if ordinary := bool(exact.max(initial=0.0) < contract.accumulate.largest / 2):
+        ordinary = bool(exact.min(initial=np.inf, where=exact > 0) * unit > contract.flush)
     with np.errstate(invalid="ignore", over="ignore"):
-        unit = roundoffs * contract.unit_roundoff
-        rounded = samples + signs * np.where(np.isfinite(samples) & (samples != 0), unit * np.abs(samples) + contract.flush, 0.0)
-    return in_range(rounded, noise)
+        if ordinary:
+            return _with_errors(samples, samples, unit, noise)
+        size = np.where(np.isfinite(samples) & (samples != 0), unit * np.abs(samples) + contract.flush, 0.0)
+        return in_range(_with_errors(samples, size, 1.0, noise).samples, noise)
+
+
+def _with_errors(samples: np.ndarray, size: np.ndarray, factor: float, noise: Noise) -> Perturbed:
+    """All samples but the exact one with errors of ``factor * size``, either sign; size as the samples or without their axis."""
+    made, repeated = np.empty_like(samples), 1 + INDEPENDENT_SAMPLES
+    made[0] = samples[0]
+    for part, signs in ((np.s_[1:repeated], noise.independent), (np.s_[repeated:], noise.repeated)):
+        errors = signs(samples.shape[1:]) * (size[part] if size.ndim == samples.ndim else size)
+        if factor != 1.0:
+            errors *= factor
+        np.add(samples[part], errors, out=made[part])
+    return Perturbed(made, noise)
 
 
 def in_range(samples: np.ndarray, noise: Noise) -> Perturbed:
     """Samples beyond the accumulation format are unknown, except for the exact one and for exact infinities."""
+    largest = noise.contract.accumulate.largest
     with np.errstate(invalid="ignore"):
-        beyond = np.isfinite(samples) & (np.abs(samples) > noise.contract.accumulate.largest)
-    if beyond.any():
-        beyond[1:] |= beyond[:1]
-        beyond[0] = False
-        samples = np.where(beyond, np.nan, samples)
+        if not (samples.max(initial=0.0) <= largest and samples.min(initial=0.0) >= -largest):
+            beyond = np.isfinite(samples) & (np.abs(samples) > largest)
+            beyond[1:] |= beyond[:1]
+            beyond[0] = False
+            samples = np.where(beyond, np.nan, samples)
     return Perturbed(samples, noise)
 
 
 def perturb(samples: np.ndarray, amplitude: np.ndarray | float, noise: Noise) -> Perturbed:
-    """Add an absolute error of that amplitude, which broadcasts to the shape of the array or of its samples."""
-    signs = noise.signs(samples.shape[1:])
-    with np.errstate(invalid="ignore"):
-        return in_range(samples + np.where(signs == 0, 0.0, signs * amplitude), noise)
+    """Add an absolute error of that amplitude, which broadcasts to the shape of the array or has that of its samples."""
+    amplitude = np.asarray(amplitude)
+    if amplitude.ndim != samples.ndim:
+        amplitude = np.broadcast_to(amplitude, samples.shape[1:])
+    with np.errstate(invalid="ignore", over="ignore"):
+        return in_range(_with_errors(samples, amplitude, 1.0, noise).samples, noise)
 
 
 def _accumulated(samples: np.ndarray, magnitude: np.ndarray, terms: np.ndarray | float, noise: Noise) -> Perturbed:

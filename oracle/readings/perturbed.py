@@ -12,7 +12,9 @@ is drawn once for an element and repeated by every operation, as equal tokens re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ Rule = Callable[..., "Perturbed"]
 RULES: dict[object, Rule] = {}
 STACK = 1 + INDEPENDENT_SAMPLES + REPEATED_SAMPLES
 SEED = 20170321
+TABLE = 2**20
 
 
 class UnperturbedOperation(TypeError):
@@ -43,16 +46,29 @@ class Noise:
         self._random = np.random.default_rng(SEED)
         self._repeated: dict[tuple[int, ...], np.ndarray] = {}
 
-    def signs(self, shape: tuple[int, ...]) -> np.ndarray:
-        """(STACK, *shape): 0 for the first sample, which stays exact, and -1 or 1 for the others."""
+    def independent(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(INDEPENDENT_SAMPLES, *shape) of -1 and 1: a stretch of a table that begins anywhere, as drawing each would be slow."""
+        size = INDEPENDENT_SAMPLES * math.prod(shape)
+        if size > TABLE // 2:
+            return self._draw((INDEPENDENT_SAMPLES, *shape))
+        start = int(self._random.integers(0, TABLE - size))
+        return _table()[start : start + size].reshape(INDEPENDENT_SAMPLES, *shape)
+
+    def repeated(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(REPEATED_SAMPLES, *shape) of -1 and 1, the same whenever a result has that shape."""
         if shape not in self._repeated:
-            repeated = self._draw((REPEATED_SAMPLES, *shape))
-            repeated[0] = 1  # all results too large: what equal terms of an inner product do
-            self._repeated[shape] = repeated
-        return np.concatenate([np.zeros((1, *shape), np.int8), self._draw((INDEPENDENT_SAMPLES, *shape)), self._repeated[shape]])
+            signs = self._draw((REPEATED_SAMPLES, *shape))
+            signs[0] = 1  # all results too large: what equal terms of an inner product do
+            self._repeated[shape] = signs
+        return self._repeated[shape]
 
     def _draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        return self._random.integers(0, 2, shape, dtype=np.int8) * np.int8(2) - np.int8(1)
+        return self._random.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1.0
+
+
+@cache
+def _table() -> np.ndarray:
+    return np.random.default_rng(SEED).integers(0, 2, TABLE, dtype=np.int8) * 2.0 - 1.0
 
 
 class Perturbed(np.lib.mixins.NDArrayOperatorsMixin):
