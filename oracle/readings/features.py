@@ -14,6 +14,8 @@ from oracle.formats import FORMATS
 from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
+from oracle.readings.ops import rounded_again
+from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import finish
 
 __all__ = [
@@ -84,6 +86,8 @@ def as_matrix(x: Any) -> Any:
 
     As `oracle.readings.ops.as_operand`, for what is no weight of a softmax: it may exceed 1, and the range of float16.
     """
+    if isinstance(x, Perturbed):
+        return rounded_again(x, x.noise.contract.operand, x.noise.contract.operand_spacing)
     if not isinstance(x, Bounded) or not x.contract.operand:
         return x
     contract = x.contract

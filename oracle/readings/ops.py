@@ -82,6 +82,8 @@ def as_operand(weights: Any) -> Any:
 
 def as_stored(x: Any) -> Any:
     """An intermediate result that a kernel may keep in the operand format, in which a later product reads it."""
+    if isinstance(x, Perturbed):
+        return rounded_again(x, x.noise.contract.operand, x.noise.contract.operand_spacing)
     if not isinstance(x, Bounded) or not x.contract.operand:
         return x
     error = x.full_error + x.contract.operand_spacing * (x.value != 0)

@@ -64,7 +64,8 @@ def in_range(samples: np.ndarray, noise: Noise) -> Perturbed:
 
 def perturb(samples: np.ndarray, amplitude: np.ndarray | float, noise: Noise) -> Perturbed:
     """Add an absolute error of that amplitude, which broadcasts to the shape of the array or has that of its samples."""
-    amplitude = np.asarray(amplitude)
+    # A repeated sign means away from zero or towards it, as it does for roundings, so that such errors of factors add up.
+    amplitude = np.copysign(amplitude, samples[0])
     if amplitude.ndim != samples.ndim:
         amplitude = np.broadcast_to(amplitude, samples.shape[1:])
     with np.errstate(invalid="ignore", over="ignore"):
