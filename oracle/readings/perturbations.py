@@ -62,7 +62,7 @@ def in_range(samples: np.ndarray, noise: Noise) -> Perturbed:
     return Perturbed(samples, noise)
 
 
-def perturb(samples: np.ndarray, amplitude: np.ndarray | float, noise: Noise) -> Perturbed:
+def perturb(samples: np.ndarray, amplitude: Any, noise: Noise) -> Perturbed:
     """Add an absolute error of that amplitude, which broadcasts to the shape of the array or has that of its samples."""
     # A repeated sign means away from zero or towards it, as it does for roundings, so that such errors of factors add up.
     amplitude = np.copysign(amplitude, samples[0])

@@ -48,7 +48,7 @@ DIRECTED = [(method, rounding) for rounding in ("up", "down") for method in (*DE
 
 
 # Errors that all point one way are the worst that a format may do, not what nearest rounding does. Sums of a non-contracting
-# recurrence may then leave the samples by a few per cent, not the bound, which judges those methods.
+# recurrence may then leave the samples by a tenth (retention in float16), not the bound, which judges them.
 @pytest.mark.parametrize(
     ("method", "rounding"), [(method, rounding) for rounding in ("nearest", "random") for method in (*DENSE, *DECAYING)] + DIRECTED
 )
