@@ -85,12 +85,15 @@ def budget(method: Method, arguments: Mapping[str, Any], contract: PrecisionCont
     The running bound; for a method whose operator contracts, which that bound cannot see, the smaller, element by element,
     of it and the perturbed reading's.
     """
-    bounds = running_bound(method, arguments, contract)
-    if not method.contracting or not any(_is_coarse(bound) for bound in bounds):
+    if not method.contracting:
+        return running_bound(method, arguments, contract)
+    with np.errstate(invalid="ignore"):  # a bound that has exploded may be infinity times 0
+        bounds = running_bound(method, arguments, contract)
+    if not any(_is_coarse(bound) for bound in bounds):
         return bounds
     spreads = perturbed(method, arguments, contract)
     return tuple(
-        Bounded(bound.value, np.minimum(bound.full_error, error), contract) for bound, (_, error) in zip(bounds, spreads, strict=True)
+        Bounded(bound.value, np.fmin(bound.full_error, error), contract) for bound, (_, error) in zip(bounds, spreads, strict=True)
     )
 
 
@@ -131,7 +134,7 @@ def _wide(contract: PrecisionContract) -> Any:
 def _is_coarse(bound: Bounded) -> bool:
     """Whether a smaller error could change a judgement: where the output's own rounding is larger, it could not."""
     with np.errstate(invalid="ignore"):
-        return bool(np.any(bound.full_error > bound.contract.output.unit_roundoff / 4 * np.abs(bound.value)))
+        return not bool(np.all(bound.full_error <= bound.contract.output.unit_roundoff / 4 * np.abs(bound.value)))
 
 
 def expected(bounded: Bounded, output: Format | str) -> Expected:
