@@ -15,6 +15,7 @@ from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 from oracle.readings.ops import rounded_again
+from oracle.readings.perturbations import perturb
 from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import finish
 
@@ -137,6 +138,9 @@ def shifted_features(exponents: Any, axes: tuple[int, ...]) -> tuple[Any, np.nda
     if isinstance(argument, Bounded):
         rounded = SHIFT_ROUNDINGS * argument.contract.unit_roundoff * np.abs(shift)
         argument = Bounded(argument.value, argument.error + rounded, argument.contract)
+    if isinstance(argument, Perturbed):
+        rounded = SHIFT_ROUNDINGS * argument.noise.contract.unit_roundoff * np.abs(shift)
+        argument = perturb(argument.samples, rounded, argument.noise)
     with np.errstate(under="ignore"):
         return np.exp(argument), shift
 
