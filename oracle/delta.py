@@ -17,14 +17,14 @@ import numpy as np
 
 from oracle.catalogue import method
 from oracle.readings.ops import number
-from oracle.readings.recurrences import ChunkTerms, as_state, decays
+from oracle.readings.recurrences import ChunkTerms, as_state, decays, in_one_chunk
 
 __all__ = ["delta_rule", "gated_delta_rule"]
 
 Array = Any  # an ndarray of floats or balls, or one of the readings' arrays
 
-# A token costs the oracle as much as so many elements of a product.
-COST = "600 * l"
+# A token costs the oracle as much as so many elements of a product, and more where its state is large: there are many samples of it.
+COST = "l * (600 + b * h * d * e)"
 
 
 def _recurrence(
@@ -36,14 +36,17 @@ def _recurrence(
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
     terms, rows = ChunkTerms(q.shape[3]), []
     state = terms.add(state)
+    read = terms.read(state)
     for t in range(q.shape[2]):
         if decay is not None:
             state = terms.decayed(state, decay[:, :, t, :, None])
-        known = np.matmul(k[:, :, t, None, :], terms.read(state))[:, :, 0]
+            read = terms.read(state)
+        known = np.matmul(k[:, :, t, None, :], read)[:, :, 0]
         written = (v[:, :, t] - known) * beta[:, :, t, None]
-        state = as_state(state + terms.add(k[:, :, t, :, None] * written[:, :, None, :]))
-        rows.append(np.matmul(q[:, :, t, None, :], terms.read(state))[:, :, 0] * scale)
-    return (np.stack(rows, axis=2) if rows else np.zeros((*q.shape[:3], v.shape[3]))), terms.read(state)
+        state = as_state(state + terms.product(k[:, :, t], written))
+        read = terms.read(state)
+        rows.append(np.matmul(q[:, :, t, None, :], read)[:, :, 0] * scale)
+    return (in_one_chunk(np.stack(rows, axis=2)) if rows else np.zeros((*q.shape[:3], v.shape[3]))), read
 
 
 @method(

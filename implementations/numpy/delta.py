@@ -92,6 +92,28 @@ def _pairs(left: Array, right: Array, gates: Array, diagonal: int) -> Array:
     return np.where(below, left @ np.swapaxes(right, -1, -2), 0) * np.exp(between)
 
 
+def _unit_inverse(lower: Array) -> Array:
+    """Inverse of the identity plus a strictly lower triangular matrix, (B, H, C, C), by blocks that double in size.
+
+    A general solver may exchange rows, and then a later token leaves a rounding error in an earlier one. A series in powers of the
+    matrix would cancel: those of a matrix of ones grow like binomial coefficients.
+    """
+    batch, heads, length, _ = lower.shape
+    size = 1 << max(length - 1, 0).bit_length()
+    padded = np.zeros((batch, heads, size, size), lower.dtype)
+    padded[:, :, :length, :length] = lower
+    inverse = np.broadcast_to(np.eye(size, dtype=lower.dtype), padded.shape).copy()
+    half = 1
+    while half < size:
+        count = size // (2 * half)
+        known, given = (x.reshape(batch, heads, count, 2 * half, count, 2 * half) for x in (inverse, padded))
+        block = np.arange(count)  # the blocks on the diagonal, as the first axis
+        first, second = known[:, :, block, :half, block, :half], known[:, :, block, half:, block, half:]
+        known[:, :, block, half:, block, :half] = -second @ (given[:, :, block, half:, block, :half] @ first)
+        half *= 2
+    return inverse[:, :, :length, :length]
+
+
 def _in_chunks(call: Recurrence, chunk_size: int) -> tuple[Array, Array]:
     """Chunk by chunk: what a chunk's tokens mean to each other by matrix products, the rest through the state.
 
@@ -102,8 +124,7 @@ def _in_chunks(call: Recurrence, chunk_size: int) -> tuple[Array, Array]:
         q, k, v, beta = (x[:, :, chunk] for x in (call.q, call.k, call.v, call.beta))
         gates = np.zeros((*q.shape[:3], 1), q.dtype) if call.gates is None else np.cumsum(call.gates[:, :, chunk], axis=2)
         since = np.exp(gates)  # the decay since the chunk began
-        system = np.eye(q.shape[2], dtype=q.dtype) + beta * _pairs(k, k, gates, -1)
-        write = np.linalg.solve(system, beta * (v - (k * since) @ state))
+        write = _unit_inverse(beta * _pairs(k, k, gates, -1)) @ (beta * (v - (k * since) @ state))
         out[:, :, chunk] = (q * since) @ state + _pairs(q, k, gates, 0) @ write
         end = gates[:, :, -1:]
         state = np.swapaxes(np.exp(end), -1, -2) * state + np.swapaxes(k * np.exp(end - gates), -1, -2) @ write

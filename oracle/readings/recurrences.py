@@ -16,7 +16,7 @@ from oracle.readings.perturbations import perturb
 from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import exponential_error, finish
 
-__all__ = ["ChunkTerms", "as_state", "decays"]
+__all__ = ["ChunkTerms", "as_state", "decays", "in_one_chunk"]
 
 # Decayed keys, decayed queries and their products, or the two matrices of a WY form and the solved triangle.
 REGROUPED_OPERANDS = 3
@@ -69,6 +69,30 @@ def _gate_error(gates: np.ndarray, contract: PrecisionContract) -> np.ndarray:
     return 4 * contract.unit_roundoff * reach + contract.exp_error
 
 
+def in_one_chunk(out: Any) -> Any:
+    """Outputs (..., L, n) of which nothing is known where a later token of the same chunk leaves the range of the accumulation.
+
+    A chunked kernel multiplies that token's infinity by the 0 with which causality hides it from earlier ones.
+    """
+    if isinstance(out, Bounded):
+        lost = _followed(out.full_error == np.inf)
+        return Bounded(out.value, np.where(lost, np.inf, out.full_error), out.contract) if lost.any() else out
+    if not isinstance(out, Perturbed):
+        return out
+    lost = _followed(~np.isfinite(out.samples[1:]).all(axis=0))
+    if not lost.any():
+        return out
+    return Perturbed(np.concatenate([out.samples[:1], np.where(lost, np.nan, out.samples[1:])]), out.noise)
+
+
+def _followed(lost: np.ndarray) -> np.ndarray:
+    """Where a token or one of the next `GATE_REACH` - 1 is lost."""
+    length = lost.shape[-2]
+    before = np.concatenate([np.zeros_like(lost[..., :1, :], np.intp), np.cumsum(lost, axis=-2)], axis=-2)
+    last = np.minimum(np.arange(length) + GATE_REACH, length)
+    return np.asarray(before[..., last, :] > before[..., :length, :])
+
+
 class ChunkTerms:
     """The terms k_t^T w_t of which a chunked kernel makes up a state of its own at every token.
 
@@ -99,6 +123,14 @@ class ChunkTerms:
         relative = contract.gamma(self.width + GATE_REACH) + REGROUPED_OPERANDS * contract.operand
         error = term.full_error + relative * magnitude + (contract.flush + contract.operand_spacing) * (magnitude > 0)
         return Bounded(term.value, error, contract)
+
+    def product(self, keys: Any, written: Any) -> Any:
+        """The term k^T w of a token, from keys (..., D) and values (..., Dv)."""
+        left, right = keys[..., :, None], written[..., None, :]
+        if not isinstance(keys, Perturbed):
+            return self.add(left * right)
+        with np.errstate(over="ignore", invalid="ignore"):  # its own rounding is the least of those that `add` knows
+            return self.add(Perturbed(left.samples * right.samples, keys.noise))
 
     def decayed(self, state: Any, decay: Any) -> Any:
         """The state after its decay, (..., D | 1, 1)."""

@@ -190,3 +190,21 @@ def test_nothing_comes_of_an_empty_sequence_but_the_state(method):
     np.testing.assert_array_equal(state, given["initial_state"])
     for bound, got in zip(budget(method, given, CONTRACTS["float32"]), (out, state), strict=True):
         np.testing.assert_array_equal(bound.value, got)
+
+
+def test_a_state_that_overflows_exempts_the_chunk_before_it():
+    """Long keys let the state grow; causality hides a later infinity by a factor of 0, which makes it NaN."""
+    given = arguments(DELTA, 10, 300, dtype=np.float32)
+    given["k"] = np.broadcast_to(3 * given["k"][:, :, :1], given["k"].shape)
+    given["beta"][:] = np.where(np.arange(300) >= 200, 1, 0.05)
+    bounds = budget(DELTA, given, CONTRACTS["float32"])
+    with np.errstate(all="ignore"):
+        outputs = chunked(**given)
+        steps = [recurrent(**given)[0][:, :, t] for t in (0, 100)]
+    exempt = np.isinf(expected(bounds[0], "float32").budget).all(axis=(0, 1, 3))
+    first = int(np.argmax(exempt))
+    assert 0 < first <= 200
+    assert exempt[first:].all()
+    assert np.isfinite(outputs[0][:, :, :first]).all()
+    assert all(np.isfinite(step).all() for step in steps)
+    assert np.isinf(bounds[1].full_error).all()
