@@ -28,8 +28,9 @@ LONGEST_CHUNK = 512
 # Queries, keys, their products and the state are each fed to a matrix product once.
 CHUNK_OPERANDS = 4
 
-# exp(G_i - G_j) from two cumulative sums, each with an error of its last rounding.
-CUMULATIVE_ROUNDINGS = 2
+# exp(G_i - G_j) from two cumulative sums: every addition from j to i rounds relative to the sum, however small what it adds is;
+# a scan that adds in a tree rounds the two sums apart.
+CUMULATIVE_ROUNDINGS = 4
 
 # Below this a decay is 0 in every format.
 LARGEST_GATE = -2000.0
@@ -66,18 +67,19 @@ def _in_chunks(
     queries, keys, values = (np.abs(x.value) for x in (q, k, v))
     factor = abs(q.shape[-1] ** -0.5 if scale is None else scale)
     magnitude = np.zeros(final.shape) if state is None else np.abs(state.value)
-    total = np.cumsum(np.maximum(-gates, -LARGEST_GATE), axis=2)
+    total = np.cumsum(np.minimum(-gates, -LARGEST_GATE), axis=2)
     reach = total - np.pad(total, ((0, 0), (0, 0), (LONGEST_CHUNK, 0), (0, 0)))[:, :, : total.shape[2]]
     unit, operand = CUMULATIVE_ROUNDINGS * contract.unit_roundoff, CHUNK_OPERANDS * contract.operand
-    extra = np.zeros(out.shape)
+    error, extra = np.zeros(final.shape), np.zeros(out.shape)
     for t in range(q.shape[2]):
-        magnitude = magnitude * np.exp(gates[:, :, t, :, None]) + keys[:, :, t, :, None] * values[:, :, t, None, :]
-        relative = unit * reach[:, :, t] + operand
-        extra[:, :, t] = factor * np.matmul((queries[:, :, t] * relative)[:, :, None], magnitude)[:, :, 0]
-    last = unit * reach[:, :, -1, :, None] + operand
+        decay = np.exp(gates[:, :, t, :, None])
+        magnitude = magnitude * decay
+        error = error * decay + unit * reach[:, :, t, :, None] * magnitude
+        magnitude = magnitude + keys[:, :, t, :, None] * values[:, :, t, None, :]
+        extra[:, :, t] = factor * np.matmul(queries[:, :, t, None], error + operand * magnitude)[:, :, 0]
     return (
         Bounded(out.value, out.full_error + extra, contract),
-        Bounded(final.value, final.full_error + last * magnitude, contract),
+        Bounded(final.value, final.full_error + error + operand * magnitude, contract),
     )
 
 
