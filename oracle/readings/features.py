@@ -20,8 +20,8 @@ from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import finish
 
 __all__ = [
-    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "lifted", "shifted_features", "sigmoid", "values_of",
-    "within_range",
+    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "largest_stored", "lifted", "shifted_features", "sigmoid",
+    "values_of", "within_range",
 ]  # fmt: skip
 
 # A sigmoid as 1 / (1 + exp(-x)): the exponential, the sum, the quotient (by a reciprocal and a product) and, as exp(x) / (1 + exp(x))
@@ -70,14 +70,15 @@ def within_range(x: Any, *intermediates: Any) -> Any:
     """
     if not isinstance(x, Bounded):
         return x
-    largest, error = _largest_stored(x.contract), np.broadcast_to(x.error, x.shape)
+    largest, error = largest_stored(x.contract), np.broadcast_to(x.error, x.shape)
     for intermediate in intermediates:
         reach = np.abs(values_of(intermediate)) + (intermediate.full_error if isinstance(intermediate, Bounded) else 0.0)
         error = np.where(reach <= largest, error, np.inf)  # not: > largest, which a NaN is not
     return Bounded(x.value, error, x.contract, x.operand)
 
 
-def _largest_stored(contract: PrecisionContract) -> float:
+def largest_stored(contract: PrecisionContract) -> float:
+    """The largest number that a kernel can store between two products."""
     narrow = [form.largest for form in FORMATS.values() if form.unit_roundoff == contract.operand]
     return narrow[0] if narrow else contract.accumulate.largest
 

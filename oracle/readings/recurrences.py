@@ -11,6 +11,7 @@ import numpy as np
 
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import GATE_REACH, LAMBDA, PrecisionContract
+from oracle.readings.features import largest_stored, values_of
 from oracle.readings.ops import FARTHEST, rounded_again
 from oracle.readings.perturbations import perturb
 from oracle.readings.perturbed import Perturbed
@@ -69,20 +70,43 @@ def _gate_error(gates: np.ndarray, contract: PrecisionContract) -> np.ndarray:
     return 4 * contract.unit_roundoff * reach + contract.exp_error
 
 
-def in_one_chunk(out: Any) -> Any:
-    """Outputs (..., L, n) of which nothing is known where a later token of the same chunk leaves the range of the accumulation.
+def in_one_chunk(out: Any, state: Any, k: Any, beta: Any) -> tuple[Any, Any]:
+    """Outputs and final state of a delta rule, of which nothing is known where a chunk that holds the token may overflow.
 
-    A chunked kernel multiplies that token's infinity by the 0 with which causality hides it from earlier ones.
+    A chunked kernel multiplies a later token's infinity by the 0 with which causality hides it from earlier ones. And it inverts
+    a triangle whose entries grow by beta |k|^2 from token to token, whatever the values are, zeros included.
+
+    Args:
+        out: (B, H, L, Dv).
+        state: (B, H, D, Dv).
+        k: keys (B, H, L, D).
+        beta: (B, H, L).
     """
     if isinstance(out, Bounded):
-        lost = _followed(out.full_error == np.inf)
-        return Bounded(out.value, np.where(lost, np.inf, out.full_error), out.contract) if lost.any() else out
-    if not isinstance(out, Perturbed):
-        return out
-    lost = _followed(~np.isfinite(out.samples[1:]).all(axis=0))
+        contract, unknown = out.contract, np.isinf(out.full_error)
+    elif isinstance(out, Perturbed):
+        contract, unknown = out.noise.contract, ~np.isfinite(out.samples[1:]).all(axis=0)
+    else:
+        return out, state
+    with np.errstate(over="ignore"):
+        growth = np.log(np.maximum(values_of(beta) * np.square(values_of(k)).sum(axis=-1), 1.0))
+    total = np.cumsum(growth, axis=-1)
+    before = np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1)
+    length = total.shape[-1]
+    first = np.maximum(np.arange(1, length + 1) - GATE_REACH, 0)
+    overflowing = before[..., 1:] - before[..., first] > np.log(largest_stored(contract))
+    lost = _followed(unknown | overflowing[..., None])
+    # What a state has lost stays lost.
+    lost |= np.maximum.accumulate(overflowing, axis=-1)[..., None]
+    return _without(out, lost), _without(state, overflowing.any(axis=-1)[..., None, None])
+
+
+def _without(x: Any, lost: np.ndarray) -> Any:
     if not lost.any():
-        return out
-    return Perturbed(np.concatenate([out.samples[:1], np.where(lost, np.nan, out.samples[1:])]), out.noise)
+        return x
+    if isinstance(x, Bounded):
+        return Bounded(x.value, np.where(lost, np.inf, x.full_error), x.contract)
+    return Perturbed(np.concatenate([x.samples[:1], np.where(lost, np.nan, x.samples[1:])]), x.noise)
 
 
 def _followed(lost: np.ndarray) -> np.ndarray:

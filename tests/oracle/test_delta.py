@@ -208,3 +208,15 @@ def test_a_state_that_overflows_exempts_the_chunk_before_it():
     assert np.isfinite(outputs[0][:, :, :first]).all()
     assert all(np.isfinite(step).all() for step in steps)
     assert np.isinf(bounds[1].full_error).all()
+
+
+def test_keys_so_long_that_a_chunk_overflows_whatever_its_values_are_exempt():
+    given = arguments(DELTA, 11, 60, dtype=np.float32) | {"v": np.zeros((2, 3, 60, 5), np.float32)}
+    given["initial_state"] = np.zeros_like(given["initial_state"])
+    given["k"] = np.broadcast_to(8 * given["k"][:, :, :1], given["k"].shape)
+    given["beta"][:] = 1
+    for bound in budget(DELTA, given, CONTRACTS["float32"]):
+        assert np.isinf(bound.full_error).all()
+    given["k"] = given["k"] / 8
+    for bound in budget(DELTA, given, CONTRACTS["float32"]):
+        assert not bound.full_error.any()

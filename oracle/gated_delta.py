@@ -46,7 +46,7 @@ def _recurrence(
         state = as_state(state + terms.product(k[:, :, t], written))
         read = terms.read(state)
         rows.append(np.matmul(q[:, :, t, None, :], read)[:, :, 0] * scale)
-    return (in_one_chunk(np.stack(rows, axis=2)) if rows else np.zeros((*q.shape[:3], v.shape[3]))), read
+    return in_one_chunk(np.stack(rows, axis=2), read, k, beta) if rows else (np.zeros((*q.shape[:3], v.shape[3])), read)
 
 
 @method(
