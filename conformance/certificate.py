@@ -69,6 +69,7 @@ class Certificate:
             "device": self.device,
             "dtype": self.dtype,
             "contract": result.contract.name,
+            "budget": budget_reading(implementation.method),
             "inferred": self.inferred,
             "examples": result.examples,
             "seconds": round(result.seconds, 3),
@@ -98,6 +99,11 @@ def _decisions(implementation: Implementation, result: HuntResult) -> dict[str, 
     if not get_method(implementation.method).decisions:
         return None
     return {"near_ties": result.near_ties, "widened": result.widened}
+
+
+def budget_reading(method: str) -> str:
+    """Which reading of the specification the budgets came from."""
+    return "running bound or perturbed reading, the smaller" if get_method(method).contracting else "running bound"
 
 
 def finding_json(implementation: Implementation, finding: Finding, explained: list[str], trigger: Trigger | None) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Method:
         decisions: dimensions of the rows in which a discrete decision is made, each by itself; () for methods without one. See
             `oracle.readings.decisions`.
         cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
+        contracting: whether its recurrence forgets errors, which the running bound cannot see: the budget may then be the
+            perturbed reading's; see `oracle.readings.perturbed`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Method:
     refusable: Mapping[str, str] = field(default_factory=dict)
     cost: str = "1"
     decisions: tuple[str, ...] = ()
+    contracting: bool = False
 
     @property
     def summary(self) -> str:
@@ -193,6 +196,7 @@ def method(
     refusable: Mapping[str, str] | None = None,
     cost: str | None = None,
     decisions: str = "",
+    contracting: bool = False,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -204,7 +208,7 @@ def method(
         size = cost or " * ".join(letter for letter in "nbhls" if letter in signature.dims) or "1"
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
-            derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()),
+            derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

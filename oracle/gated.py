@@ -16,6 +16,7 @@ import numpy as np
 from oracle.catalogue import method
 from oracle.readings.bounded import Bounded
 from oracle.readings.ops import number
+from oracle.readings.recurrences import as_state
 
 __all__ = ["gated_linear_attention", "retention"]
 
@@ -27,8 +28,9 @@ LONGEST_CHUNK = 512
 # Queries, keys, their products and the state are each fed to a matrix product once.
 CHUNK_OPERANDS = 4
 
-# exp(G_i - G_j) from two cumulative sums, each with an error of its last rounding.
-CUMULATIVE_ROUNDINGS = 2
+# exp(G_i - G_j) from two cumulative sums: every addition from j to i rounds relative to the sum, however small what it adds is;
+# a scan that adds in a tree rounds the two sums apart.
+CUMULATIVE_ROUNDINGS = 4
 
 # Below this a decay is 0 in every format.
 LARGEST_GATE = -2000.0
@@ -44,7 +46,7 @@ def _recurrence(q: Array, k: Array, v: Array, decays: Array, scale: float | None
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
     rows = []
     for t in range(q.shape[2]):
-        state = state * decays[:, :, t, :, None] + k[:, :, t, :, None] * v[:, :, t, None, :]
+        state = as_state(state * decays[:, :, t, :, None] + k[:, :, t, :, None] * v[:, :, t, None, :])
         rows.append(np.matmul(q[:, :, t, None, :], state)[:, :, 0] * scale)
     return (np.stack(rows, axis=2) if rows else np.zeros((*q.shape[:3], v.shape[3]))), state
 
@@ -55,7 +57,9 @@ def _in_chunks(
     """Widen the bounds of the two outputs by what a chunked kernel rounds besides; nothing in other readings.
 
     Its weights q_i exp(G_i - G_j) k_j come from cumulative gates G, whose rounding is relative to their own size, and its
-    products take operands in the storage format.
+    products take operands in the storage format. They are inner products of D terms, and it adds up those of a chunk for
+    every output, while here terms may cancel in the state before a query reads them. What is as small as a decayed key may
+    be flushed to zero, and then stands before a large value.
     """
     out, final = outputs
     if gates is None or not isinstance(out, Bounded) or not isinstance(final, Bounded):
@@ -65,18 +69,24 @@ def _in_chunks(
     queries, keys, values = (np.abs(x.value) for x in (q, k, v))
     factor = abs(q.shape[-1] ** -0.5 if scale is None else scale)
     magnitude = np.zeros(final.shape) if state is None else np.abs(state.value)
-    total = np.cumsum(np.maximum(-gates, -LARGEST_GATE), axis=2)
+    total = np.cumsum(np.minimum(-gates, -LARGEST_GATE), axis=2)
     reach = total - np.pad(total, ((0, 0), (0, 0), (LONGEST_CHUNK, 0), (0, 0)))[:, :, : total.shape[2]]
     unit, operand = CUMULATIVE_ROUNDINGS * contract.unit_roundoff, CHUNK_OPERANDS * contract.operand
-    extra = np.zeros(out.shape)
+    rounded = operand + contract.gamma(q.shape[3] + np.minimum(np.arange(q.shape[2]) + 1, LONGEST_CHUNK))
+    flushed, undecayed = contract.flush + contract.operand_spacing, magnitude
+    wrong, error, extra = np.zeros(final.shape), np.zeros(final.shape), np.zeros(out.shape)
     for t in range(q.shape[2]):
-        magnitude = magnitude * np.exp(gates[:, :, t, :, None]) + keys[:, :, t, :, None] * values[:, :, t, None, :]
-        relative = unit * reach[:, :, t] + operand
-        extra[:, :, t] = factor * np.matmul((queries[:, :, t] * relative)[:, :, None], magnitude)[:, :, 0]
-    last = unit * reach[:, :, -1, :, None] + operand
+        key, row, query = keys[:, :, t, :, None], values[:, :, t, None, :], queries[:, :, t, None]
+        decay = np.exp(gates[:, :, t, :, None])
+        magnitude = magnitude * decay
+        error = error * decay + unit * reach[:, :, t, :, None] * magnitude
+        magnitude = magnitude + key * row
+        undecayed = undecayed + (1 + key) * row
+        wrong = error + rounded[t] * magnitude
+        extra[:, :, t] = factor * (np.matmul(query, wrong) + flushed * np.matmul(query + 1, undecayed))[:, :, 0]
     return (
         Bounded(out.value, out.full_error + extra, contract),
-        Bounded(final.value, final.full_error + last * magnitude, contract),
+        Bounded(final.value, final.full_error + wrong + flushed * undecayed, contract),
     )
 
 

@@ -108,10 +108,18 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
     # What an array costs to make must not exceed what the oracle costs.
     widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)]
-    sizes |= {letter: choose(widths) for letter in letters if letter in WIDTH_LETTERS}
-    if {"d", "e"} <= set(letters) and choose((True, False)):
+    for letter in letters:
+        if letter in WIDTH_LETTERS:
+            sizes[letter] = choose([width for width in widths if _fits(method, stage, {**sizes, letter: width})] or [min(widths)])
+    if {"d", "e"} <= set(letters) and choose((True, False)) and _fits(method, stage, {**sizes, "e": sizes["d"]}):
         sizes["e"] = sizes["d"]
     return {letter: sizes.get(letter, 0) for letter in method.signature.dims}
+
+
+def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
+    """Whether the evaluation's cost, if it depends on widths, is as low as that of making the arrays has to be."""
+    named = condition_names(method.cost)
+    return not named & set(WIDTH_LETTERS) or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
 
 
 def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:

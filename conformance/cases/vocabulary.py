@@ -58,6 +58,15 @@ INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
 BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
+    # With longer keys the state grows from token to token until nothing is known of it: few cases are to show that.
+    **dict.fromkeys(
+        [("delta_rule", "k"), ("gated_delta_rule", "k")],
+        (("units", "units", "units", "units", "units", "zeros", "units", "sparse"), (1.0, 1.0, 1.0, 0.5, 1.25)),
+    ),
+    **dict.fromkeys(
+        [("delta_rule", "q"), ("gated_delta_rule", "q")],
+        (("normal", "normal", "normal", "equal", "ones", "sparse", "spread", "zeros"), (1.0, 1.0, 1.0, 30.0, 1e-3)),
+    ),
     # Weights are products, not exponentials: a gain shows nothing but overflow.
     **dict.fromkeys(
         itertools.product(("gated_linear_attention", "retention"), "qk"),

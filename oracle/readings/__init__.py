@@ -10,13 +10,14 @@ import numpy as np
 
 from oracle.catalogue import PLAIN_DTYPES, Method
 from oracle.formats import Format, format_of
-from oracle.readings import rules  # noqa: F401  (its rules register themselves)
+from oracle.readings import perturbations, rules  # noqa: F401  (their rules register themselves)
 from oracle.readings.balls import balls, working_precision
 from oracle.readings.bounded import Bounded, split
 from oracle.readings.contract import PrecisionContract
 from oracle.readings.decisions import Undecided
+from oracle.readings.perturbed import Noise, Perturbed, spread
 
-__all__ = ["Alternatives", "Expected", "budget", "enclosure", "expected", "value"]
+__all__ = ["Alternatives", "Expected", "budget", "enclosure", "expected", "perturbed", "running_bound", "value"]
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,29 @@ def value(method: Method, arguments: Mapping[str, Any], dtype: Any = np.float64)
 
 
 def budget(method: Method, arguments: Mapping[str, Any], contract: PrecisionContract) -> tuple[Bounded, ...]:
-    """Evaluate the specification on `Bounded` arrays: before the rounding of the output, see `expected`.
+    """How far a correct implementation may be from the value, before the rounding of the output: see `expected`.
+
+    The running bound; for a method whose operator contracts, which that bound cannot see, the smaller, element by element,
+    of it and the perturbed reading's.
+    """
+    if not method.contracting:
+        return running_bound(method, arguments, contract)
+    with np.errstate(invalid="ignore"):  # a bound that has exploded may be infinity times 0
+        bounds = running_bound(method, arguments, contract)
+    if not any(_is_coarse(bound) for bound in bounds):
+        return bounds
+    spreads = perturbed(method, arguments, contract)
+    return tuple(
+        Bounded(bound.value, np.fmin(bound.full_error, error), contract) for bound, (_, error) in zip(bounds, spreads, strict=True)
+    )
+
+
+def running_bound(method: Method, arguments: Mapping[str, Any], contract: PrecisionContract) -> tuple[Bounded, ...]:
+    """Evaluate the specification on `Bounded` arrays.
 
     The value underneath is float64, or extended precision where the contract is float64 itself.
     """
-    wide = np.longdouble if contract.accumulate.name == "float64" else np.float64
+    wide = _wide(contract)
     with np.errstate(over="ignore"):
         outputs = _evaluate(method, arguments, lambda array: Bounded.exact(np.asarray(array).astype(wide), contract))
     bounded = tuple(output if isinstance(output, Bounded) else Bounded(np.asarray(output), np.zeros(()), contract) for output in outputs)
@@ -87,6 +106,31 @@ def budget(method: Method, arguments: Mapping[str, Any], contract: PrecisionCont
         if isinstance(output, Undecided):
             output.set_rows(spec.dims, method.decisions, method.sizes(arguments))
     return bounded
+
+
+def perturbed(method: Method, arguments: Mapping[str, Any], contract: PrecisionContract) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Evaluate the specification on `Perturbed` arrays.
+
+    Returns:
+        For every output its value, as `running_bound` has it, and the error that the spread of the samples allows.
+    """
+    wide, noise = _wide(contract), Noise(contract)
+    with np.errstate(over="ignore"):
+        outputs = _evaluate(method, arguments, lambda array: Perturbed.exact(np.asarray(array).astype(wide), noise))
+    return tuple(
+        (output.value, spread(output)) if isinstance(output, Perturbed) else (np.asarray(output), np.zeros(np.shape(output)))
+        for output in outputs
+    )
+
+
+def _wide(contract: PrecisionContract) -> Any:
+    return np.longdouble if contract.accumulate.name == "float64" else np.float64
+
+
+def _is_coarse(bound: Bounded) -> bool:
+    """Whether a smaller error could change a judgement: where the output's own rounding is larger, it could not."""
+    with np.errstate(invalid="ignore"):
+        return not bool(np.all(bound.full_error <= bound.contract.output.unit_roundoff / 4 * np.abs(bound.value)))
 
 
 def expected(bounded: Bounded, output: Format | str) -> Expected:

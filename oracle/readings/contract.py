@@ -31,6 +31,19 @@ EXP_ROUNDOFFS = 4
 # roundoffs of 1 come from the exponential, 5.3 from the quotient and 0.8 from the difference. Absolute, not relative.
 TANH_ROUNDOFFS = 8
 
+# The perturbed reading: with 16 samples an estimated standard deviation falls below half of the true one with a probability
+# of 1e-3 (chi-square of 16 degrees of freedom below 4), even before it is pooled with others, and then LAMBDA still covers
+# two of them.
+INDEPENDENT_SAMPLES = 16
+
+# One sample in which every result is too large, and some whose elements keep a sign each.
+REPEATED_SAMPLES = 4
+
+# A chunked kernel of gated recurrences forms exp(G_i - G_j) from the sums G of the log gates since its chunk began, which
+# it rounds relative to their own size, however small the difference is. Kernels in use have chunks of 16 to 128 tokens
+# (flash-linear-attention: 64).
+GATE_REACH = 128
+
 
 @dataclass(frozen=True)
 class PrecisionContract:
@@ -45,6 +58,9 @@ class PrecisionContract:
         output: format of the result.
         operand_largest: largest number of that format; inf for none.
         matmul_input: unit roundoff of the format in which a matrix unit reads both its operands (TF32); 0 for none.
+        state: unit roundoff of the narrower format in which a recurrence keeps its state from token to token; 0 where that
+            is no narrower than the accumulation.
+        state_spacing: half the subnormal spacing of that format; 0 for none.
     """
 
     name: str
@@ -54,6 +70,8 @@ class PrecisionContract:
     output: Format
     matmul_input: float = 0.0
     operand_largest: float = np.inf
+    state: float = 0.0
+    state_spacing: float = 0.0
 
     @property
     def unit_roundoff(self) -> float:
@@ -102,16 +120,38 @@ class PrecisionContract:
         return 2 * self.matmul_input * np.abs(value) if self.matmul_input else 0.0
 
 
+def _narrower(form: str, accumulation: Format) -> tuple[float, float]:
+    """Unit roundoff and half the subnormal spacing of a format, or zeros where it is no narrower than the accumulation."""
+    cast = FORMATS[form]
+    return (cast.unit_roundoff, cast.smallest_subnormal / 2) if cast.unit_roundoff > accumulation.unit_roundoff else (0.0, 0.0)
+
+
 def _mixed(
-    name: str, storage: str, *, operand: str | None = None, accumulate: str = "float32", matmul_input: float = 0.0
+    name: str,
+    storage: str,
+    *,
+    operand: str | None = None,
+    accumulate: str = "float32",
+    matmul_input: float = 0.0,
+    state: str | None = None,
 ) -> PrecisionContract:
-    cast, accumulation = FORMATS[operand or storage], FORMATS[accumulate]
+    accumulation = FORMATS[accumulate]
     # Weights that stay in the accumulation format take no rounding of their own: the one of normalising them before the
     # product is among the folded roundings, which that product has no other use for.
-    narrower = cast.unit_roundoff > accumulation.unit_roundoff
-    rounding, spacing = (cast.unit_roundoff, cast.smallest_subnormal / 2) if narrower else (0.0, 0.0)
-    largest = cast.largest if narrower else np.inf
-    return PrecisionContract(name, accumulation, rounding, spacing, FORMATS[storage], matmul_input, largest)
+    cast = operand or storage
+    rounding, spacing = _narrower(cast, accumulation)
+    kept, kept_spacing = _narrower(state or accumulate, accumulation)
+    return PrecisionContract(
+        name,
+        accumulation,
+        rounding,
+        spacing,
+        FORMATS[storage],
+        matmul_input=matmul_input,
+        operand_largest=FORMATS[cast].largest if rounding else np.inf,
+        state=kept,
+        state_spacing=kept_spacing,
+    )
 
 
 # From the tightest to the loosest within one storage format.
@@ -125,9 +165,11 @@ CONTRACTS = {
         _mixed("float32-bfloat16-weights", "float32", operand="bfloat16"),
         _mixed("float16-float32-weights", "float16", operand="float32"),
         _mixed("float16", "float16"),
+        _mixed("float16-state", "float16", state="float16"),
         _mixed("float16-full", "float16", accumulate="float16"),
         _mixed("bfloat16-float32-weights", "bfloat16", operand="float32"),
         _mixed("bfloat16", "bfloat16"),
+        _mixed("bfloat16-state", "bfloat16", state="bfloat16"),
         _mixed("bfloat16-full", "bfloat16", accumulate="bfloat16"),
     )
 }

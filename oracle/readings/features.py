@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from oracle.formats import FORMATS
 from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
+from oracle.readings.ops import as_stored
+from oracle.readings.perturbations import perturb
+from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import finish
 
 __all__ = [
-    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "lifted", "narrowed", "shifted_features", "sigmoid",
-    "values_of", "within_range",
+    "any_order", "as_matrix", "constant", "guarded_quotient", "is_positive", "largest_stored", "lifted", "narrowed",
+    "shifted_features", "sigmoid", "values_of", "within_range",
 ]  # fmt: skip
 
 # A sigmoid as 1 / (1 + exp(-x)): the exponential, the sum, the quotient (by a reciprocal and a product) and, as exp(x) / (1 + exp(x))
@@ -67,16 +69,16 @@ def within_range(x: Any, *intermediates: Any) -> Any:
     """
     if not isinstance(x, Bounded):
         return x
-    largest, error = _largest_stored(x.contract), np.broadcast_to(x.error, x.shape)
+    largest, error = largest_stored(x.contract), np.broadcast_to(x.error, x.shape)
     for intermediate in intermediates:
         reach = np.abs(values_of(intermediate)) + (intermediate.full_error if isinstance(intermediate, Bounded) else 0.0)
         error = np.where(reach <= largest, error, np.inf)  # not: > largest, which a NaN is not
     return Bounded(x.value, error, x.contract, x.operand)
 
 
-def _largest_stored(contract: PrecisionContract) -> float:
-    narrow = [form.largest for form in FORMATS.values() if form.unit_roundoff == contract.operand]
-    return narrow[0] if narrow else contract.accumulate.largest
+def largest_stored(contract: PrecisionContract) -> float:
+    """The largest number that a kernel can store between two products."""
+    return min(contract.operand_largest, contract.accumulate.largest)
 
 
 def as_matrix(x: Any) -> Any:
@@ -84,6 +86,8 @@ def as_matrix(x: Any) -> Any:
 
     As `oracle.readings.ops.as_operand`, for what is no weight of a softmax: it may exceed 1, and the range of float16.
     """
+    if isinstance(x, Perturbed):
+        return as_stored(x)
     if not isinstance(x, Bounded) or not x.contract.operand:
         return x
     contract = x.contract
@@ -138,6 +142,9 @@ def shifted_features(exponents: Any, axes: tuple[int, ...]) -> tuple[Any, np.nda
     if isinstance(argument, Bounded):
         rounded = SHIFT_ROUNDINGS * argument.contract.unit_roundoff * np.abs(shift)
         argument = Bounded(argument.value, argument.error + rounded, argument.contract)
+    if isinstance(argument, Perturbed):
+        rounded = SHIFT_ROUNDINGS * argument.noise.contract.unit_roundoff * np.abs(shift)
+        argument = perturb(argument.samples, rounded, argument.noise)
     with np.errstate(under="ignore"):
         return np.exp(argument), shift
 
@@ -159,10 +166,15 @@ def guarded_quotient(
         if not isinstance(divisor, Bounded):
             # Each shift is exact, their sum in floats is not.
             exponent = sum(lifted(-shift, divisor) for shift in shifts)
-            return total / (divisor + lifted(np.asarray(eps), divisor) * np.exp(exponent))
+            quotient = total / (divisor + lifted(np.asarray(eps), divisor) * np.exp(exponent))
+            if not isinstance(quotient, Perturbed):
+                return quotient
         shift = sum(shifts)
         value = total.value / (divisor.value + eps * np.exp(-shift))
         lightest, heaviest = (eps * np.exp(factor - shift) for factor in (np.minimum(factors[0], 0.0), np.maximum(factors[1], 0.0)))
+        if isinstance(divisor, Perturbed):
+            ends = [total.value / (divisor.value + guard) for guard in (lightest, heaviest)]
+            return perturb(quotient.samples, np.maximum.reduce([np.abs(end - value) for end in ends]), quotient.noise)
         # The heavier the guard, the less the errors of the sums matter.
         unit = divisor.contract.unit_roundoff
         most = total / (divisor + Bounded(lightest, unit * lightest, divisor.contract))

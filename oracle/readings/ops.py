@@ -12,9 +12,13 @@ import numpy as np
 
 from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
+from oracle.readings.perturbations import perturb
+from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import exponential_error
 
-__all__ = ["as_operand", "as_stored", "logarithm", "number", "probabilities", "shifted_exponentials"]
+__all__ = [
+    "FARTHEST", "as_operand", "as_stored", "logarithm", "number", "probabilities", "rounded_again", "shifted_exponentials",
+]  # fmt: skip
 
 # At this distance from the maximum a weight is far below every format's smallest number.
 FARTHEST = 800.0
@@ -32,6 +36,8 @@ def shifted_exponentials(scores: Any) -> tuple[Any, Any]:
     """
     if isinstance(scores, Bounded):
         return _bounded_exponentials(scores)
+    if isinstance(scores, Perturbed):
+        return _perturbed_exponentials(scores)
     shift = _row_shift(midpoints(scores) if is_balls(scores) else scores)
     if is_balls(scores):
         shift = balls(shift)
@@ -62,6 +68,9 @@ def as_operand(weights: Any) -> Any:
 
     The sum of the weights may be taken before or after that rounding, so a specification sums the result of this.
     """
+    if isinstance(weights, Perturbed):
+        contract = weights.noise.contract
+        return rounded_again(weights, contract.operand, contract.operand_spacing)
     if not isinstance(weights, Bounded) or not weights.contract.operand:
         return weights
     contract = weights.contract
@@ -76,6 +85,8 @@ def as_stored(x: Any) -> Any:
 
     What that format cannot hold becomes infinite.
     """
+    if isinstance(x, Perturbed):
+        return rounded_again(x, x.noise.contract.operand, x.noise.contract.operand_spacing)
     if not isinstance(x, Bounded) or not x.contract.operand:
         return x
     error = x.full_error + x.contract.operand_spacing * (x.value != 0)
@@ -89,6 +100,14 @@ def probabilities(weights: Any, total: Any) -> Any:
     if not isinstance(quotient, Bounded):
         return quotient
     return Bounded(quotient.value, np.fmin(quotient.full_error, 1 + 2 * quotient.contract.unit_roundoff), quotient.contract)
+
+
+def rounded_again(x: Perturbed, unit: float, spacing: float) -> Perturbed:
+    """Samples rounded once more, to a narrower format: by ``unit`` relatively and by ``spacing`` in any case; 0 for none."""
+    if not unit:
+        return x
+    with np.errstate(invalid="ignore"):
+        return perturb(x.samples, np.where(x.samples == 0, 0.0, unit * np.abs(x.samples) + spacing), x.noise)
 
 
 def _row_shift(scores: np.ndarray) -> np.ndarray:
@@ -117,6 +136,19 @@ def _bounded_exponentials(scores: Bounded) -> tuple[Bounded, np.ndarray]:
     flushed = 2 * contract.flush
     error += flushed * (scores.value > -np.inf) if np.isneginf(scores.value.min(initial=0.0)) else flushed
     return Bounded(weights, error, contract), shift
+
+
+def _perturbed_exponentials(scores: Perturbed) -> tuple[Perturbed, np.ndarray]:
+    contract, shift = scores.noise.contract, _row_shift(scores.value)
+    unit = contract.unit_roundoff
+    rescales = contract.roundings(_rising_maxima(scores.value)) * (contract.exp_error / unit + 2)
+    with np.errstate(invalid="ignore", under="ignore", over="ignore"):
+        argument = scores.samples - shift
+        error = 6 * unit * np.minimum(np.abs(argument), FARTHEST) + 4 * unit * np.abs(shift) + contract.exp_error + rescales
+        weights = np.exp(argument)
+        present = scores.samples != -np.inf
+        amplitude = np.where(present, weights * np.expm1(error) + 2 * contract.flush, 0.0)
+    return perturb(weights, amplitude, scores.noise), shift
 
 
 def _rising_maxima(scores: np.ndarray) -> np.ndarray:

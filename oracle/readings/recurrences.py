@@ -1,0 +1,178 @@
+"""Primitives of recurrences, whose kernels work token by token or in chunks: what every such form may round.
+
+In the value and enclosure readings each returns what it is given, or its exponential.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from oracle.readings.bounded import Bounded
+from oracle.readings.contract import GATE_REACH, LAMBDA, PrecisionContract
+from oracle.readings.features import largest_stored, values_of
+from oracle.readings.ops import FARTHEST, rounded_again
+from oracle.readings.perturbations import perturb
+from oracle.readings.perturbed import Perturbed
+from oracle.readings.rules import exponential_error, finish
+
+__all__ = ["ChunkTerms", "as_state", "decays", "in_one_chunk"]
+
+# Decayed keys, decayed queries and their products, or the two matrices of a WY form and the solved triangle.
+REGROUPED_OPERANDS = 3
+
+# A chunk holds so many tokens at most; a term counts less and less until then, instead of all at once.
+FADING = 1 - 1 / GATE_REACH
+
+
+def as_state(state: Any) -> Any:
+    """A recurrence's state about to be kept for the next token: the contract says in which format."""
+    if isinstance(state, Perturbed):
+        contract = state.noise.contract
+        return rounded_again(state, contract.state, contract.state_spacing)
+    if not isinstance(state, Bounded) or not state.contract.state:
+        return state
+    contract, magnitude = state.contract, np.abs(state.value)
+    error = state.full_error + contract.state * (magnitude + state.full_error) + contract.state_spacing * (magnitude > 0)
+    return Bounded(state.value, error, contract)
+
+
+def decays(gates: Any) -> Any:
+    """Decays exp(gates) of a recurrence.
+
+    Args:
+        gates: log gates (..., L, n), at most 0, tokens along the axis before the last.
+
+    Returns:
+        Decays of the same shape. A chunked kernel knows the decay between two tokens only as the exponential of a difference
+        of cumulative log gates, so its error is relative to their sum, not to the difference.
+    """
+    if isinstance(gates, Bounded):
+        with np.errstate(under="ignore"):
+            value = np.exp(gates.value)
+        error = exponential_error(gates.value, value, gates.full_error + _gate_error(gates.value, gates.contract))
+        return finish(value, error, gates.contract, roundings=0)
+    with np.errstate(under="ignore"):
+        if not isinstance(gates, Perturbed):
+            return np.exp(gates)
+        value, contract = np.exp(gates.samples), gates.noise.contract
+    return perturb(value, value * np.expm1(_gate_error(gates.value, contract)) + contract.flush * (value > 0), gates.noise)
+
+
+def _gate_error(gates: np.ndarray, contract: PrecisionContract) -> np.ndarray:
+    """Relative error of the decay of every token, (..., L, n)."""
+    sizes = np.minimum(np.abs(gates), FARTHEST)
+    before = np.concatenate([np.zeros_like(sizes[..., :1, :]), np.cumsum(sizes, axis=-2)], axis=-2)
+    length = sizes.shape[-2]
+    reach = before[..., 1:, :] - before[..., np.maximum(np.arange(length) + 1 - GATE_REACH, 0), :]
+    # Each of the two sums was rounded, so is their difference and the product with log2(e).
+    return 4 * contract.unit_roundoff * reach + contract.exp_error
+
+
+def in_one_chunk(out: Any, state: Any, k: Any, beta: Any) -> tuple[Any, Any]:
+    """Outputs and final state of a delta rule, of which nothing is known where a chunk that holds the token may overflow.
+
+    A chunked kernel multiplies a later token's infinity by the 0 with which causality hides it from earlier ones. And it inverts
+    a triangle whose entries grow by beta |k|^2 from token to token, whatever the values are, zeros included.
+
+    Args:
+        out: (B, H, L, Dv).
+        state: (B, H, D, Dv).
+        k: keys (B, H, L, D).
+        beta: (B, H, L).
+    """
+    if isinstance(out, Bounded):
+        contract, unknown = out.contract, np.isinf(out.full_error)
+    elif isinstance(out, Perturbed):
+        contract, unknown = out.noise.contract, ~np.isfinite(out.samples[1:]).all(axis=0)
+    else:
+        return out, state
+    with np.errstate(over="ignore"):
+        growth = np.log(np.maximum(values_of(beta) * np.square(values_of(k)).sum(axis=-1), 1.0))
+    total = np.cumsum(growth, axis=-1)
+    before = np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1)
+    length = total.shape[-1]
+    first = np.maximum(np.arange(1, length + 1) - GATE_REACH, 0)
+    overflowing = before[..., 1:] - before[..., first] > np.log(largest_stored(contract))
+    lost = _followed(unknown | overflowing[..., None])
+    # What a state has lost stays lost.
+    lost |= np.maximum.accumulate(overflowing, axis=-1)[..., None]
+    return _without(out, lost), _without(state, overflowing.any(axis=-1)[..., None, None])
+
+
+def _without(x: Any, lost: np.ndarray) -> Any:
+    if not lost.any():
+        return x
+    if isinstance(x, Bounded):
+        return Bounded(x.value, np.where(lost, np.inf, x.full_error), x.contract)
+    return Perturbed(np.concatenate([x.samples[:1], np.where(lost, np.nan, x.samples[1:])]), x.noise)
+
+
+def _followed(lost: np.ndarray) -> np.ndarray:
+    """Where a token or one of the next `GATE_REACH` - 1 is lost."""
+    length = lost.shape[-2]
+    before = np.concatenate([np.zeros_like(lost[..., :1, :], np.intp), np.cumsum(lost, axis=-2)], axis=-2)
+    last = np.minimum(np.arange(length) + GATE_REACH, length)
+    return np.asarray(before[..., last, :] > before[..., :length, :])
+
+
+class ChunkTerms:
+    """The terms k_t^T w_t of which a chunked kernel makes up a state of its own at every token.
+
+    It multiplies queries by keys first, an inner product of ``width`` terms, and then adds up the values w of a chunk; in a
+    16-bit contract it rounds the decayed keys, the decayed queries and their products to the operand format. Where a
+    recurrence replaces values, its state forgets, but those sums do not: an early, large w that a later one cancels leaves its
+    rounding error until the chunk ends. The running bound forgets nothing anyway; the samples need it said.
+
+    Attributes:
+        width: D.
+        energy: sum of the squares of the terms so far, decayed as they are; (B, H, D, Dv).
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.energy: Any = 0.0
+
+    def add(self, term: Any) -> Any:
+        """A term about to be added to the state."""
+        if isinstance(term, Perturbed):
+            contract = term.noise.contract
+            with np.errstate(over="ignore"):
+                self.energy = self.energy * FADING + np.square(term.value)
+            return rounded_again(term, self._likely(contract), contract.flush + contract.operand_spacing)
+        if not isinstance(term, Bounded):
+            return term
+        contract, magnitude = term.contract, np.abs(term.value) + term.full_error
+        relative = contract.gamma(self.width + GATE_REACH) + REGROUPED_OPERANDS * contract.operand
+        error = term.full_error + relative * magnitude + (contract.flush + contract.operand_spacing) * (magnitude > 0)
+        return Bounded(term.value, error, contract)
+
+    def product(self, keys: Any, written: Any) -> Any:
+        """The term k^T w of a token, from keys (..., D) and values (..., Dv)."""
+        left, right = keys[..., :, None], written[..., None, :]
+        if not isinstance(keys, Perturbed):
+            return self.add(left * right)
+        with np.errstate(over="ignore", invalid="ignore"):  # its own rounding is the least of those that `add` knows
+            return self.add(Perturbed(left.samples * right.samples, keys.noise))
+
+    def decayed(self, state: Any, decay: Any) -> Any:
+        """The state after its decay, (..., D | 1, 1)."""
+        if isinstance(state, Perturbed) or isinstance(decay, Perturbed):
+            self.energy = self.energy * np.square(decay.value)
+        return state * decay
+
+    def read(self, state: Any) -> Any:
+        """The state as a product reads it."""
+        if isinstance(state, Perturbed):
+            contract = state.noise.contract
+            rounded = rounded_again(state, contract.operand, contract.operand_spacing)
+            return perturb(rounded.samples, self._likely(contract) * np.sqrt(self.energy), state.noise)
+        if not isinstance(state, Bounded) or not state.contract.operand:
+            return state
+        contract, magnitude = state.contract, np.abs(state.value) + state.full_error
+        error = state.full_error + contract.operand * magnitude + contract.operand_spacing * (magnitude > 0)
+        return Bounded(state.value, error, contract)
+
+    def _likely(self, contract: PrecisionContract) -> float:
+        return float(contract.gamma(self.width + GATE_REACH)) / LAMBDA + REGROUPED_OPERANDS**0.5 * contract.operand
