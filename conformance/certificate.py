@@ -86,10 +86,18 @@ class Certificate:
             "layout": implementation.layout,
             "isolates_nan": result.isolates_nan,
             "deterministic": result.deterministic,
+            "decisions": _decisions(implementation, result),
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained, result.trigger) for finding, explained in result.findings],
         }
+
+
+def _decisions(implementation: Implementation, result: HuntResult) -> dict[str, int] | None:
+    """Rows whose discrete decision had several legitimate outcomes, and those of them that were judged by a wider budget."""
+    if not get_method(implementation.method).decisions:
+        return None
+    return {"near_ties": result.near_ties, "widened": result.widened}
 
 
 def finding_json(implementation: Implementation, finding: Finding, explained: list[str], trigger: Trigger | None) -> dict[str, Any]:

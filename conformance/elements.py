@@ -90,8 +90,8 @@ def _rows(case: Case, meaning: Mapping[str, str]) -> dict[str, np.ndarray]:
     visible = case.specification.visible
     if visible is None or not case.size:
         return {}
-    shape = tuple(case.dims[letter] for letter in "bhls")
-    allowed = np.broadcast_to(visible({**case.arguments(meaning), **meaning}, case.dims), shape)
+    keys = visible({**case.arguments(meaning), **meaning}, case.dims)
+    allowed = np.broadcast_to(keys, tuple(case.dims[letter] for letter in "bhls"))
     seen = allowed.any(axis=-1)
     return {
         "rows without an allowed key": ~seen,

@@ -56,6 +56,8 @@ class HuntResult:
         isolates_nan: whether NaN where nothing may read stays without effect; None where it was not looked at.
         deterministic: whether two identical calls gave the same bits in every case; a correct one may differ in rounding.
         trigger: when the finding happens, as far as probing tells.
+        near_ties: rows, in cases that passed, in which a discrete decision had several legitimate outcomes.
+        widened: rows of these that had too many to judge each: they were judged by a wider budget.
     """
 
     verdict: str
@@ -74,6 +76,8 @@ class HuntResult:
     isolates_nan: bool | None = None
     deterministic: bool = True
     trigger: Trigger | None = None
+    near_ties: int = 0
+    widened: int = 0
 
 
 class Hunt:
@@ -92,6 +96,7 @@ class Hunt:
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self.deterministic = True
+        self.near_ties = self.widened = 0
         self._opened = 0
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
@@ -168,6 +173,8 @@ class Hunt:
         if judgement.case.invariant:  # the oracle has not judged it
             return
         self.deterministic &= judgement.repeats
+        self.near_ties += judgement.near_ties
+        self.widened += judgement.widened
         self.adequacy.learn(judgement)
         if judgement.ratio > self.worst.ratio or not self.worst.case.method:
             self.worst = replace(judgement, outputs=(), wanted=())
@@ -188,5 +195,6 @@ class Hunt:
         return HuntResult(
             verdict, self.examiner.judge.contract, self.implementation, self.examples, seconds, self.worst.ratio,
             str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
-            coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic,
+            coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic, near_ties=self.near_ties,
+            widened=self.widened,
         )  # fmt: skip

@@ -16,14 +16,17 @@ import numpy as np
 from conformance.calling import Output, Response
 from conformance.cases.case import Case
 from conformance.registry import Implementation
-from oracle.readings import Expected, budget, expected
+from oracle.readings import Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
-__all__ = ["Finding", "Judge", "Judgement", "compare", "worst_element"]
+__all__ = ["Finding", "Judge", "Judgement", "compare", "settled", "worst_element"]
 
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
 LEFT_RUNNING = 64 + (os.cpu_count() or 1)
+
+# An error of so much of the budget may come from another decision, which changed little, rather than from rounding.
+DOUBTFUL = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Judgement:
         wanted: what the oracle expects of each.
         past: the cases that the process had run before, where there is a finding.
         repeats: whether a second identical call gave the same bits.
+        near_ties: rows in which a discrete decision had several legitimate outcomes.
+        widened: rows of these that were judged by a budget for all outcomes at once, as they had too many.
     """
 
     case: Case
@@ -76,13 +81,45 @@ class Judgement:
     wanted: tuple[Expected, ...] = field(default=(), repr=False)
     past: tuple[Case, ...] = field(default=(), repr=False)
     repeats: bool = True
+    near_ties: int = 0
+    widened: int = 0
 
 
 def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
     """Error over budget for every element, and whether it agrees. Equal infinities and expected NaNs agree.
 
-    Elements whose budget is infinite agree with anything: there the contract's range was left.
+    Elements whose budget is infinite agree with anything: there the contract's range was left. Where a discrete decision has
+    several legitimate outcomes, each row is compared with the one that it fits best.
     """
+    return _ratios(got, settled(got, wanted))
+
+
+def settled(got: np.ndarray, wanted: Expected) -> Expected:
+    """What is expected given the discrete decisions that the implementation seems to have taken.
+
+    A row that the exact decision does not explain, or not well, is held against the other legitimate ones, and at last, where
+    there are too many to try, against the budget that holds for all. What no decision explains is held against the one that
+    comes nearest.
+    """
+    if wanted.alternatives is None:
+        return wanted
+    worst = wanted.alternatives.worst(_ratios(got, wanted)[0])
+    value, allowed = wanted.value, wanted.budget
+    wide: np.ndarray | None = None
+    for other in wanted.alternatives if (worst > DOUBTFUL).any() else ():
+        ratio = wanted.alternatives.worst(_ratios(got, other)[0])
+        better = (worst > DOUBTFUL) & (ratio < worst)
+        if better.any():
+            rows = wanted.alternatives.spread(better)
+            value, allowed = np.where(rows, other.value, value), np.where(rows, other.budget, allowed)
+            worst = np.where(better, ratio, worst)
+            wide = other.wide & rows if other.wide is not None else wide
+        if not (worst > DOUBTFUL).any():
+            break
+    return Expected(value, allowed, wide=wide)
+
+
+def _ratios(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
     value, allowed = wanted.value, wanted.budget
     wide = got.astype(value.dtype)
     with np.errstate(all="ignore"):
@@ -114,17 +151,20 @@ class Judge:
                 return Judgement(case, failed)
         wanted = self._wanted(judged[0], bounded)
         outputs = tuple(output.array for output in judged[0].outputs if output.array is not None)
-        finding, ratio = self._compare(case, judged[0].outputs, wanted)
+        given = self._given(judged[0].outputs, wanted)
+        finding, ratio = self._compare(case, judged[0].outputs, given)
         finding, repeats = finding or self._manners(case, responses), True
         for response in judged[1:]:
             if any(not _identical(a, b) for a, b in zip(judged[0].outputs, response.outputs, strict=False)):
                 repeats = False
-                later, larger = self._compare(case, response.outputs, self._wanted(response, bounded))
+                later, larger = self._compare(case, response.outputs, self._given(response.outputs, self._wanted(response, bounded)))
                 ratio = max(ratio, larger)
                 if finding is None and later is not None:
                     message = f"a second identical call is wrong where the first was right: {later.message}"
                     finding = replace(later, kind="unrepeatable", message=message)
-        return Judgement(case, finding, ratio, outputs, wanted, repeats=repeats)
+        near_ties = max((want.alternatives.near_ties for want in wanted if want.alternatives is not None), default=0)
+        widened = max((_rows(want.alternatives, one.wide) for want, one in zip(wanted, given, strict=True)), default=0)
+        return Judgement(case, finding, ratio, outputs, wanted, repeats=repeats, near_ties=near_ties, widened=widened)
 
     def failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
@@ -181,6 +221,12 @@ class Judge:
             if output.array is not None
         )
 
+    def _given(self, outputs: tuple[Output, ...], wanted: tuple[Expected, ...]) -> tuple[Expected, ...]:
+        """What is expected given the decisions that the implementation took."""
+        return tuple(
+            settled(output.array, want) if output.array is not None else want for output, want in zip(outputs, wanted, strict=True)
+        )
+
     def _compare(self, case: Case, outputs: tuple[Output, ...], wanted: tuple[Expected, ...]) -> tuple[Finding | None, float]:
         worst, finding = 0.0, None
         for output, want in zip(outputs, wanted, strict=True):
@@ -188,11 +234,19 @@ class Judge:
             ratio, agrees = compare(output.array, want)
             if ratio.size == 0:
                 continue
-            largest = float(ratio.max())
+            # A budget for all outcomes of a decision says nothing of rounding.
+            largest = float(ratio.max(initial=0.0, where=True if want.wide is None else ~want.wide | ~agrees))
             if not agrees.all() and (finding is None or largest > worst):
                 finding = worst_element(case, output.name, output.array, want, ratio, int((~agrees).sum()))
             worst = max(worst, largest)
         return finding, worst
+
+
+def _rows(alternatives: Alternatives | None, elements: np.ndarray | None) -> int:
+    """How many rows of a decision some elements lie in."""
+    if alternatives is None or elements is None:
+        return 0
+    return int(alternatives.worst(elements.astype(np.float64)).sum())
 
 
 def _identical(first: Output, second: Output) -> bool:

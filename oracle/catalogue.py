@@ -43,6 +43,8 @@ class Method:
         domains: which values the elements of an array may have, by name; see `oracle.domains`.
         refusable: conditions on the dimensions without which a good implementation may refuse to work, each with the words for
             what it lacks then: ``{"h == g": "grouped heads"}``.
+        decisions: dimensions of the rows in which a discrete decision is made, each by itself; () for methods without one. See
+            `oracle.readings.decisions`.
         cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
     """
 
@@ -60,6 +62,7 @@ class Method:
     domains: Mapping[str, str] = field(default_factory=dict)
     refusable: Mapping[str, str] = field(default_factory=dict)
     cost: str = "1"
+    decisions: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -119,6 +122,11 @@ class Method:
             if kind == "positions" and (beyond := [one for one in arguments.get(name) or () if one >= length]):
                 raise OptionError(f"{name} has {beyond[0]}, but should have only positions below the length {length} [{self.name}]")
         return sizes
+
+    def sizes(self, arguments: Mapping[str, Any]) -> dict[str, int]:
+        """The size of every dimension that an array of a call has, not validated."""
+        given = [spec for spec in self.signature.inputs if not (spec.broadcast or spec.loose) and arguments.get(spec.name) is not None]
+        return {dim: size for spec in given for dim, size in zip(spec.dims, np.shape(arguments[spec.name]), strict=True)}
 
     def derive(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of the dimensions that follow from others and from options."""
@@ -184,6 +192,7 @@ def method(
     domains: Mapping[str, str] | None = None,
     refusable: Mapping[str, str] | None = None,
     cost: str | None = None,
+    decisions: str = "",
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -195,7 +204,7 @@ def method(
         size = cost or " * ".join(letter for letter in "nbhls" if letter in signature.dims) or "1"
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
-            derived or {}, domains or {}, refusable or {}, size,
+            derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()),
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

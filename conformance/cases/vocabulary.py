@@ -8,7 +8,7 @@ from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "vocabulary"]
+__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "SIZES", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -84,6 +84,16 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ),
     # Most logits within a domain of a few units.
     ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
+    ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
+}
+
+# Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
+SIZES: dict[tuple[str, str], tuple[int, ...]] = {
+    ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
+    ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
+    ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),
+    ("native_sparse_attention", "select_count"): (1, 2, 1, 3, 2, 4, 5),
+    ("native_sparse_attention", "window"): (2, 1, 3, 4, 1, 8, 16, 5),
 }
 
 

@@ -62,6 +62,7 @@ _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 _FAMILIES = (
     "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
     "linear", "gates", "random_features", "chunked", "low_rank", "polynomial", "gated",
+    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates",
 )  # fmt: skip
 
 

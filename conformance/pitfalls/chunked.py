@@ -6,7 +6,7 @@ import numpy as np
 
 from conformance.pitfalls.dense import Array
 from conformance.pitfalls.linear import CHUNKED, Gated, Linear, also_in
-from conformance.pitfalls.random_features import Performer
+from conformance.pitfalls.random_features import Stabilised
 
 TILES = (16, 32, 64, 128)
 
@@ -25,7 +25,7 @@ class InChunks(Linear):
         return self.chunk_of()[:, None] == self.chunk_of()[None, :]
 
 
-@also_in(Performer)
+@also_in(Stabilised)
 class StateDropped(InChunks):
     name = "state-dropped-at-chunk"
     explanation = "The state is not carried from chunk to chunk: a query reads the keys of its own chunk only."
@@ -36,7 +36,7 @@ class StateDropped(InChunks):
         return super().counts() * self.same()
 
 
-@also_in(Performer)
+@also_in(Stabilised)
 class StateOneBehind(InChunks):
     name = "state-one-chunk-behind"
     explanation = "The state of the chunk just before is not in yet when a chunk is computed."
@@ -47,7 +47,19 @@ class StateOneBehind(InChunks):
         return super().counts() * (self.chunk_of()[:, None] != self.chunk_of()[None, :] + 1)
 
 
-@also_in(Performer)
+@also_in(Stabilised)
+class LastOfChunkLost(InChunks):
+    name = "last-token-of-chunk-lost"
+    explanation = "The state that is carried on leaves out the last token of every chunk."
+    citation = CHUNKED
+    needs = "causal and l > chunk"
+
+    def counts(self) -> Array:
+        last = np.arange(self.length) % self.chunk == self.chunk - 1
+        return super().counts() * (self.same() | ~last)
+
+
+@also_in(Stabilised)
 class ChunkCountedTwice(InChunks):
     name = "chunk-counted-twice"
     explanation = "The state takes in a chunk before its queries are answered: its keys count by the weights and by the state."
@@ -58,7 +70,7 @@ class ChunkCountedTwice(InChunks):
         return super().counts() + self.same()
 
 
-@also_in(Performer)
+@also_in(Stabilised)
 class ChunkNotMasked(InChunks):
     name = "chunk-not-masked"
     explanation = "Within a chunk the weights are not masked: queries read later keys of their own chunk."
@@ -69,7 +81,7 @@ class ChunkNotMasked(InChunks):
         return np.maximum(super().counts(), self.same())
 
 
-@also_in(Performer)
+@also_in(Stabilised)
 class ChunkWithoutOwn(InChunks):
     name = "chunk-without-own-keys"
     explanation = "A query reads the state before its chunk only: the weights inside the chunk are left out."
@@ -80,7 +92,7 @@ class ChunkWithoutOwn(InChunks):
         return super().counts() * ~self.same()
 
 
-@also_in(Gated, Performer)
+@also_in(Gated, Stabilised)
 class LastChunkDropped(InChunks):
     name = "last-chunk-dropped"
     explanation = "The number of chunks is rounded down: the keys of a last chunk that is not full are never read."
@@ -91,7 +103,7 @@ class LastChunkDropped(InChunks):
         return super().counts() * (np.arange(self.length) < self.length // self.chunk * self.chunk)
 
 
-@also_in(Gated, Performer)
+@also_in(Gated, Stabilised)
 class LastChunkOverlaps(InChunks):
     name = "last-chunk-overlaps"
     explanation = "The last chunk is moved back to be full, and the keys that it shares with the one before count twice."
@@ -162,7 +174,7 @@ class ComputedInSingle(Linear):
         return single.astype(np.float32).astype(self.dtype)
 
 
-class PerformerInSingle(ComputedInSingle, Performer):
+class PerformerInSingle(ComputedInSingle, Stabilised):
     name = "computed-in-float32"
-    methods = Performer.methods
+    methods = Stabilised.methods
     needs = "dtype == 'float64' and eps == 0"  # else what eps may weigh hides it

@@ -85,6 +85,16 @@ class GateOfFirst(Gated):
         return self.k[..., :1]
 
 
+class GateOfFirstHead(Gated):
+    name = "gate-of-first-head"
+    explanation = "All heads take the gates of the first."
+    citation = CITATION
+    needs = "h > 1"
+
+    def logits(self) -> Array:
+        return super().logits()[:, :1]
+
+
 class GateOfFeatures(Gated):
     name = "gate-of-features"
     explanation = "The gate is the sigmoid of the sum of the key's features, which is never below a half."

@@ -356,17 +356,18 @@ class DenominatorOverHeads(Linear):
         return np.broadcast_to(own.sum(axis=1, keepdims=True), own.shape)
 
 
+@also_in(Gated)
 class EpsForgotten(Linear):
     name = "eps-forgotten"
     explanation = "The option `eps` has no effect: nothing is added to the denominator."
     citation = SUMS
     needs = "eps > 0"
-    methods = ("linear_attention",)
 
     def divided(self, weighed: Array, total: Array) -> Array:
         return np.where(total == 0, 0, weighed / np.where(total == 0, 1, total))
 
 
+@also_in(Gated)
 class EpsFixed(Linear):
     name = "eps-fixed"
     explanation = "The denominator gets 1e-6, whatever the option `eps` says."
@@ -520,5 +521,20 @@ class StateNotReset(Linear):
         keys, queries = self.key_features() * self.gates(), self.query_features()
         states, sizes = keys.swapaxes(2, 3) @ self.v, keys.sum(axis=2)[..., None]
         before, sizes_before = (np.cumsum(x, axis=1) - x for x in (states, sizes))
+        weighed = self.weighed(self.numerator_weights(weights)) + queries @ before
+        return (self.divided(weighed, self.total(self.denominator_weights(weights)) + queries @ sizes_before).astype(self.dtype),)
+
+
+class StateOfSequences(Linear):
+    name = "state-kept-from-sequence-to-sequence"
+    explanation = "The state is not set to zero between the sequences of a batch: each goes on from where the one before it ended."
+    citation = CHUNKED
+    needs = "b > 1 and causal"
+
+    def outputs(self) -> tuple[Array, ...]:
+        weights = self.products()
+        keys, queries = self.key_features() * self.gates(), self.query_features()
+        states, sizes = keys.swapaxes(2, 3) @ self.v, keys.sum(axis=2)[..., None]
+        before, sizes_before = (np.cumsum(x, axis=0) - x for x in (states, sizes))
         weighed = self.weighed(self.numerator_weights(weights)) + queries @ before
         return (self.divided(weighed, self.total(self.denominator_weights(weights)) + queries @ sizes_before).astype(self.dtype),)

@@ -139,6 +139,29 @@ class ValuesMisread(Linformer):
         return self.f.reshape(self.keys, self.projected).T
 
 
+class BothMisread(Linformer):
+    name = "projections-reshaped"
+    explanation = "Both projections are reshaped to (Lk, Lp) instead of transposed."
+    citation = CITATION
+    needs = "p > 1 and s > 1"
+
+    def key_projection(self) -> Array:
+        return self.e.reshape(self.keys, self.projected).T
+
+    def value_projection(self) -> Array:
+        return self.f.reshape(self.keys, self.projected).T
+
+
+class SquareValuesTransposed(Linformer):
+    name = "square-value-projection-transposed"
+    explanation = "A projection of the values with as many rows as columns is used transposed."
+    citation = CITATION
+    needs = "p == s and s > 1"
+
+    def value_projection(self) -> Array:
+        return self.f.T
+
+
 class SquareTransposed(Linformer):
     name = "square-projections-transposed"
     explanation = "Projections with as many rows as columns are used transposed."
@@ -284,13 +307,17 @@ class KeyTailDropped(Linformer):
     name = "key-tail-dropped"
     explanation = "The projections read whole tiles of keys only: those of a last tile that is not full are left out."
     citation = CITATION
-    needs = "s % tile != 0"
+    needs = "s > tile and s % tile != 0"
+    variants = (16, 32, 64, 128)
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "tile": self.tile()}
 
     def tile(self) -> int:
-        return self.setting.tunables.get("block_k") or 16
+        return self.setting.tunables.get("block_k") or self.keys
+
+    def applies(self) -> bool:
+        return self.keys > 0 and super().applies()
 
     def projected_keys(self) -> Array:
         kept = self.keys // self.tile() * self.tile()
@@ -321,6 +348,16 @@ class HeadsShareFirst(Linformer):
 
     def projected_keys(self) -> Array:
         return np.repeat(super().projected_keys()[:, :1], self.q.shape[1], axis=1)
+
+
+class SequencesShareFirst(Linformer):
+    name = "first-sequences-keys-for-all"
+    explanation = "All sequences of the batch read the projected keys of the first."
+    citation = CITATION
+    needs = "b > 1"
+
+    def projected_keys(self) -> Array:
+        return np.repeat(super().projected_keys()[:1], self.q.shape[0], axis=0)
 
 
 class ComputedInSingle(Linformer):

@@ -339,7 +339,7 @@ class DividedByLength(Chebyshev):
     name = "weights-divided-by-length"
     explanation = "The weighed values are divided by the number of keys."
     citation = SOFTMAX
-    needs = "s > 1"
+    needs = "s > 0"
 
     def total(self, weights: Array) -> Array:
         return np.full_like(weights[..., :1], self.keys)
@@ -352,6 +352,36 @@ class DividedByExponentials(Chebyshev):
 
     def total(self, weights: Array) -> Array:
         return np.exp(self.clipped(self.logits())).sum(axis=-1, keepdims=True)
+
+
+class DividedByMagnitudes(Chebyshev):
+    name = "denominator-of-magnitudes"
+    explanation = "The denominator adds up magnitudes of the weights, which differ from them where the polynomial is negative."
+    citation = TREFETHEN
+    occasional = True
+
+    def total(self, weights: Array) -> Array:
+        return np.abs(weights).sum(axis=-1, keepdims=True)
+
+
+class KeyTailDropped(Chebyshev):
+    name = "key-tail-dropped"
+    explanation = "Only whole tiles of keys are read: those of a last tile that is not full are left out."
+    citation = "Dao et al. 2022, algorithm 1, arXiv:2205.14135"
+    needs = "s > tile and s % tile != 0"
+    variants = (16, 32, 64, 128)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "tile": self.tile()}
+
+    def tile(self) -> int:
+        return self.setting.tunables.get("block_k") or self.keys
+
+    def weights(self) -> Array:
+        return super().weights() * (np.arange(self.keys) < self.keys // self.tile() * self.tile())
+
+    def applies(self) -> bool:
+        return self.keys > 0 and super().applies()
 
 
 class Rectified(Chebyshev):

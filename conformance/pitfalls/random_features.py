@@ -97,15 +97,23 @@ class Performer(Linear):
         return weighed / (total + self.guard())
 
 
+class Stabilised(Performer):
+    """Performer attention whose eps is added to the sum of the stabilised features, as most kernels do, and as is meant too."""
+
+    def guard(self) -> Array:
+        """eps as it stands."""
+        return self.dtype.type(self.eps)
+
+
 SHARED = (
     NotNormalised, DividedByLength, DenominatorOfKeys, DenominatorOverHeads, CausalIgnored, CausalExcludesOwn, CausalReadsNext,
     CausalFlipped, DenominatorNotCausal, NumeratorNotCausal, StateNotReset,
 )  # fmt: skip
 for shared in SHARED:
-    also_in(Performer)(shared)
+    also_in(Stabilised)(shared)
 
 
-class HalfSquareForgotten(Performer):
+class HalfSquareForgotten(Stabilised):
     name = "half-square-forgotten"
     explanation = "The features are exp(w.x) without -|x|^2/2: long keys get too much weight."
     citation = LEMMA
@@ -114,7 +122,7 @@ class HalfSquareForgotten(Performer):
         return np.zeros((*x.shape[:3], 1), self.dtype)
 
 
-class SquareNotHalved(Performer):
+class SquareNotHalved(Stabilised):
     name = "square-not-halved"
     explanation = "The features are exp(w.x - |x|^2): long keys get too little weight."
     citation = LEMMA
@@ -123,7 +131,7 @@ class SquareNotHalved(Performer):
         return super().half_square(x) * 2
 
 
-class SquareNotSquared(Performer):
+class SquareNotSquared(Stabilised):
     name = "half-norm-for-half-square"
     explanation = "The features are exp(w.x - |x|/2): the norm is not squared."
     citation = LEMMA
@@ -132,7 +140,7 @@ class SquareNotSquared(Performer):
         return np.sqrt(np.square(self.scaled(x)).sum(axis=-1, keepdims=True)) / 2
 
 
-class SquareOfUnscaled(Performer):
+class SquareOfUnscaled(Stabilised):
     name = "half-square-of-unscaled-input"
     explanation = "-|x|^2/2 is taken of the key before it is divided by D^(1/4)."
     citation = LEMMA
@@ -142,7 +150,7 @@ class SquareOfUnscaled(Performer):
         return np.square(x).sum(axis=-1, keepdims=True) / 2
 
 
-class SquareAdded(Performer):
+class SquareAdded(Stabilised):
     name = "half-square-added"
     explanation = "The features are exp(w.x + |x|^2/2), with the wrong sign."
     citation = LEMMA
@@ -151,7 +159,7 @@ class SquareAdded(Performer):
         return -super().half_square(x)
 
 
-class SquareOfMean(Performer):
+class SquareOfMean(Stabilised):
     name = "half-square-is-mean-square"
     explanation = "The mean of the squares is taken for their sum."
     citation = LEMMA
@@ -161,7 +169,7 @@ class SquareOfMean(Performer):
         return super().half_square(x) / self.width
 
 
-class NotScaled(Performer):
+class NotScaled(Stabilised):
     name = "inputs-not-scaled"
     explanation = "Queries and keys are not divided by D^(1/4): exp(q.k) is estimated instead of exp(q.k / sqrt(D))."
     citation = LEMMA
@@ -171,7 +179,7 @@ class NotScaled(Performer):
         return x
 
 
-class ScaledBySquareRoot(Performer):
+class ScaledBySquareRoot(Stabilised):
     name = "inputs-scaled-by-square-root"
     explanation = "Queries and keys are each divided by sqrt(D) instead of D^(1/4)."
     citation = LEMMA
@@ -181,7 +189,7 @@ class ScaledBySquareRoot(Performer):
         return x / self.dtype.type(self.width**0.5)
 
 
-class QueriesScaledAlone(Performer):
+class QueriesScaledAlone(Stabilised):
     name = "scale-on-queries-alone"
     explanation = "The queries are divided by sqrt(D) and the keys by nothing, which is right for a softmax but not for features."
     citation = LEMMA
@@ -191,7 +199,7 @@ class QueriesScaledAlone(Performer):
         return x / self.dtype.type(self.width**0.5) if x is self.q else x
 
 
-class NotStabilised(Performer):
+class NotStabilised(Stabilised):
     name = "features-not-stabilised"
     explanation = "Nothing is subtracted from the exponents: exponentials of large numbers overflow, or all weights underflow."
     citation = PRACTICE
@@ -204,7 +212,7 @@ class NotStabilised(Performer):
         return np.zeros((1, 1, 1, 1), self.dtype)
 
 
-class StabilisedByKey(Performer):
+class StabilisedByKey(Stabilised):
     name = "stabiliser-of-each-key"
     explanation = "Each key's own maximum is subtracted, which does not cancel: all keys weigh about the same."
     citation = PRACTICE
@@ -213,11 +221,8 @@ class StabilisedByKey(Performer):
     def key_stabiliser(self) -> Array:
         return self.logarithms(self.k).max(axis=-1, keepdims=True)
 
-    def guard(self) -> Array:
-        return self.dtype.type(self.eps)
 
-
-class StabilisedByFeature(Performer):
+class StabilisedByFeature(Stabilised):
     name = "stabiliser-of-each-feature"
     explanation = "The maximum of each feature over the keys is subtracted, which does not cancel: features change their weight."
     citation = PRACTICE
@@ -226,11 +231,8 @@ class StabilisedByFeature(Performer):
     def key_stabiliser(self) -> Array:
         return self.logarithms(self.k).max(axis=-2, keepdims=True)
 
-    def guard(self) -> Array:
-        return self.dtype.type(self.eps)
 
-
-class QueriesByFeature(Performer):
+class QueriesByFeature(Stabilised):
     name = "stabiliser-of-queries-by-feature"
     explanation = "The maximum of each feature over the queries is subtracted, which does not cancel."
     citation = PRACTICE
@@ -239,11 +241,8 @@ class QueriesByFeature(Performer):
     def query_stabiliser(self) -> Array:
         return self.logarithms(self.q).max(axis=-2, keepdims=True)
 
-    def guard(self) -> Array:
-        return self.dtype.type(self.eps)
 
-
-class FeaturesNotAveraged(Performer):
+class FeaturesNotAveraged(Stabilised):
     name = "features-not-over-square-root-of-count"
     explanation = "1/sqrt(M) is left out. It cancels, but eps then weighs M times too little, which shows where the sum is close to eps."
     citation = LEMMA
@@ -253,7 +252,7 @@ class FeaturesNotAveraged(Performer):
         return features
 
 
-class EpsInEveryFeature(Performer):
+class EpsInEveryFeature(Stabilised):
     name = "eps-added-to-features"
     explanation = "eps is added to each feature instead of the denominator: keys whose features are tiny get weight."
     citation = PRACTICE
@@ -266,7 +265,7 @@ class EpsInEveryFeature(Performer):
         return self.dtype.type(0)
 
 
-class Trigonometric(Performer):
+class Trigonometric(Stabilised):
     name = "trigonometric-features"
     explanation = "The features are sines and cosines of the projections, which may be negative: the denominator may cancel."
     citation = "Choromanski et al. 2021, section 2.3, arXiv:2009.14794"
@@ -281,11 +280,8 @@ class Trigonometric(Performer):
     def key_features(self) -> Array:
         return self.waves(self.k)
 
-    def guard(self) -> Array:
-        return self.dtype.type(self.eps)
 
-
-class Rectified(Performer):
+class Rectified(Stabilised):
     name = "rectified-features"
     explanation = "The features are relu(w.x) + 1e-3, the generalised kernel, instead of exponentials."
     citation = "Choromanski et al. 2021, section 2.2, arXiv:2009.14794"
@@ -296,11 +292,8 @@ class Rectified(Performer):
     def key_features(self) -> Array:
         return np.maximum(self.projected(self.k), 0) + self.dtype.type(1e-3)
 
-    def guard(self) -> Array:
-        return self.dtype.type(self.eps)
 
-
-class Hyperbolic(Performer):
+class Hyperbolic(Stabilised):
     name = "hyperbolic-features"
     explanation = "exp(-w.x) joins exp(w.x): another unbiased estimate, which is not the one that the projection gives."
     citation = "Choromanski et al. 2021, lemma 1, second part, arXiv:2009.14794"
@@ -319,7 +312,7 @@ class Hyperbolic(Performer):
         return self.dtype.type(2 * self.eps)
 
 
-class ProjectionTransposed(Performer):
+class ProjectionTransposed(Stabilised):
     name = "projection-transposed"
     explanation = "A square projection is used transposed."
     citation = LEMMA
@@ -329,7 +322,7 @@ class ProjectionTransposed(Performer):
         return self.projection.T
 
 
-class ProjectionNormalised(Performer):
+class ProjectionNormalised(Stabilised):
     name = "projection-rows-normalised"
     explanation = "The rows of the projection are brought to length sqrt(D), although they are given."
     citation = "Choromanski et al. 2021, section 2.4, arXiv:2009.14794"

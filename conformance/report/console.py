@@ -120,6 +120,9 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
         out.print(f"  property   NaN where nothing may read {'has no effect' if result.isolates_nan else 'leaks into the output'}")
     if certificate.verdict == "certified":
         out.print(f"  property   two identical calls {'give the same bits' if result.deterministic else 'differ in rounding'}")
+    if result.near_ties:
+        wider = f", {result.widened} of them by a wider budget, as too many outcomes were" if result.widened else ""
+        out.print(f"  decisions  in {result.near_ties} rows several outcomes were legitimate: judged by the one taken{wider}")
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")

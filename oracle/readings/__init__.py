@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,44 @@ from oracle.readings import rules  # noqa: F401  (its rules register themselves)
 from oracle.readings.balls import balls, working_precision
 from oracle.readings.bounded import Bounded, split
 from oracle.readings.contract import PrecisionContract
+from oracle.readings.decisions import Undecided
 
-__all__ = ["Expected", "budget", "enclosure", "value"]
+__all__ = ["Alternatives", "Expected", "budget", "enclosure", "expected", "value"]
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """What an output should be under the other legitimate choices of a discrete decision; see `oracle.readings.decisions`.
+
+    Iterating evaluates them one by one, each once however often it is asked for.
+    """
+
+    output: Undecided
+    form: Format
+
+    def __iter__(self) -> Iterator[Expected]:
+        for number in range(len(self.output.worlds)):
+            made = _rounded(self.output.other(number), self.form)
+            wide = self.output.worlds.widened(number)
+            yield made if wide is None else replace(made, wide=self.spread(wide.reshape(self.rows)))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Shape of the decision's rows, with axes of size 1 for those of the output that do not tell rows apart."""
+        return tuple(1 if axis in self.output.reduced else size for axis, size in enumerate(self.output.split))
+
+    @property
+    def near_ties(self) -> int:
+        """Rows in which another choice than the exact one is legitimate."""
+        return self.output.worlds.near_ties
+
+    def worst(self, ratios: np.ndarray) -> np.ndarray:
+        """The largest of some ratios, of every element of the output, in each row of the decision."""
+        return ratios.reshape(self.output.split).max(axis=self.output.reduced, initial=0.0, keepdims=True)
+
+    def spread(self, rows: np.ndarray) -> np.ndarray:
+        """From what is true of rows to every element of the output; undoes `worst`."""
+        return np.broadcast_to(rows, self.output.split).reshape(self.output.shape)
 
 
 @dataclass(frozen=True)
@@ -25,10 +61,16 @@ class Expected:
     Attributes:
         value: float64, or wider where float64 itself is judged.
         budget: same shape; ``inf`` where the contract's range was left and anything goes.
+        alternatives: what else it may be, row by row, where a discrete decision has other legitimate outcomes; None for
+            nothing else.
+        wide: bool, same shape: where the budget holds for all legitimate outcomes of a decision at once, because they are too
+            many; None for nowhere.
     """
 
     value: np.ndarray
     budget: np.ndarray
+    alternatives: Alternatives | None = field(default=None, repr=False)
+    wide: np.ndarray | None = field(default=None, repr=False)
 
 
 def value(method: Method, arguments: Mapping[str, Any], dtype: Any = np.float64) -> tuple[np.ndarray, ...]:
@@ -44,12 +86,21 @@ def budget(method: Method, arguments: Mapping[str, Any], contract: PrecisionCont
     wide = np.longdouble if contract.accumulate.name == "float64" else np.float64
     with np.errstate(over="ignore"):
         outputs = _evaluate(method, arguments, lambda array: Bounded.exact(np.asarray(array).astype(wide), contract))
-    return tuple(output if isinstance(output, Bounded) else Bounded(np.asarray(output), np.zeros(()), contract) for output in outputs)
+    bounded = tuple(output if isinstance(output, Bounded) else Bounded(np.asarray(output), np.zeros(()), contract) for output in outputs)
+    for spec, output in zip(method.signature.outputs, bounded, strict=True):
+        if isinstance(output, Undecided):
+            output.set_rows(spec.dims, method.decisions, method.sizes(arguments))
+    return bounded
 
 
 def expected(bounded: Bounded, output: Format | str) -> Expected:
     """Add the rounding to the output's format to a bound, its subnormals and its overflow included."""
     form = output if isinstance(output, Format) else format_of(output)
+    made = _rounded(bounded, form)
+    return replace(made, alternatives=Alternatives(bounded, form)) if isinstance(bounded, Undecided) else made
+
+
+def _rounded(bounded: Bounded, form: Format) -> Expected:
     exact, error = split(bounded)
     with np.errstate(invalid="ignore"):
         magnitude = np.where(np.isfinite(exact), np.abs(exact), 0.0)

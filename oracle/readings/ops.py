@@ -14,7 +14,7 @@ from oracle.readings.balls import balls, is_balls, midpoints
 from oracle.readings.bounded import Bounded
 from oracle.readings.rules import exponential_error
 
-__all__ = ["as_operand", "logarithm", "number", "shifted_exponentials"]
+__all__ = ["as_operand", "as_stored", "logarithm", "number", "probabilities", "shifted_exponentials"]
 
 # At this distance from the maximum a weight is far below every format's smallest number.
 FARTHEST = 800.0
@@ -69,6 +69,22 @@ def as_operand(weights: Any) -> Any:
     largest_row = np.maximum(weights.value.sum(axis=-1, keepdims=True), 1.0)
     error = weights.error + contract.operand_spacing * largest_row * (weights.value > 0)
     return Bounded(weights.value, error, contract, operand=contract.operand)
+
+
+def as_stored(x: Any) -> Any:
+    """An intermediate result that a kernel may keep in the operand format, in which a later product reads it."""
+    if not isinstance(x, Bounded) or not x.contract.operand:
+        return x
+    error = x.full_error + x.contract.operand_spacing * (x.value != 0)
+    return Bounded(x.value, error, x.contract, operand=x.contract.operand)
+
+
+def probabilities(weights: Any, total: Any) -> Any:
+    """Weights over their sum: however wrong each of them is, what a kernel computes lies between 0 and 1."""
+    quotient = weights / total
+    if not isinstance(quotient, Bounded):
+        return quotient
+    return Bounded(quotient.value, np.fmin(quotient.full_error, 1 + 2 * quotient.contract.unit_roundoff), quotient.contract)
 
 
 def _row_shift(scores: np.ndarray) -> np.ndarray:

@@ -16,10 +16,7 @@ def kernel(q, k, v, *, scale=None):
     asked = request()
     reports = [
         {
-            "outputs": [
-                {**wanted, "dtype": "float32", "aliases_input": False, "shares_memory": False}
-                for wanted in call["outputs"]
-            ],
+            "outputs": [{**wanted, "dtype": "float32", "aliases_input": False, "shares_memory": False} for wanted in call["outputs"]],
             "count": 1,
             "changed_later": False,
             "state": [],

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+
 def softmax_rows(scores, visible):
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True)

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, feature_map="relu+1", eps=1e-6):
     phi = {
         "relu+1": lambda x: np.maximum(x, 0) + 1,

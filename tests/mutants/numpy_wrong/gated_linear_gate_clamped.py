@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, eps=1e-6):
     logit = np.clip(k.sum(axis=-1, keepdims=True), -6, 6)
     gate = 1 / (1 + np.exp(-logit))

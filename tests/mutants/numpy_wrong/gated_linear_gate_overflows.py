@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, eps=1e-6):
     with np.errstate(all="ignore"):
         grown = np.exp(k.sum(axis=-1, keepdims=True))

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def elu(x):
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 MAPS = {
     "elu+1": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))),
     "relu+1": lambda x: np.maximum(x, 0) + 1,

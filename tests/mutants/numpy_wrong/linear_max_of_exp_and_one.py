@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, causal=False, eps=1e-6):
     phi_q = np.maximum(np.exp(q), 1)
     phi_k = np.maximum(np.exp(k), 1)

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, feature_map="elu+1", causal=False, eps=1e-6):
     scale = q.shape[-1] ** -0.5
     if feature_map == "relu":

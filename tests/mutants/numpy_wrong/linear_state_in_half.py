@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def phi(x):
     x = x.astype(np.float32)
     return np.maximum(x, 0) + np.exp(np.minimum(x, 0))

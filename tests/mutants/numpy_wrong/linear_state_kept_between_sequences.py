@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def phi(x):
     return np.maximum(x, 0) + np.exp(np.minimum(x, 0))
 

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, e, f, *, scale=None):
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     with np.errstate(all="ignore"):

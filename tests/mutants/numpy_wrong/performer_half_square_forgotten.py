@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, projection, *, causal=False, eps=1e-6):
     root = q.dtype.type(q.shape[-1] ** 0.25)
     a, b = q / root @ projection.T, k / root @ projection.T

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, projection, *, eps=1e-6):
     x, y = q / np.sqrt(q.dtype.type(q.shape[-1])), k / np.sqrt(q.dtype.type(q.shape[-1]))
     a, b = x @ projection.T - (x * x).sum(-1, keepdims=True) / 2, y @ projection.T - (y * y).sum(-1, keepdims=True) / 2

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def logs(x, projection):
     return x * x.dtype.type(x.shape[-1] ** -0.25) @ projection.T - 0.5 * (x * x).sum(-1, keepdims=True)
 

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, projection, *, eps=1e-6):
     d = q.shape[-1]
     matrix = projection if projection.shape[0] == d else projection.T  # (D, M)

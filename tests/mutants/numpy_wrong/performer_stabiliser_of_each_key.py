@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def features(x, projection):
     x = x / x.dtype.type(x.shape[-1] ** 0.25)
     a = x @ projection.T - 0.5 * np.square(x).sum(axis=-1, keepdims=True)

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, projection, *, causal=False, eps=1e-6):
     with np.errstate(all="ignore"):
         root = q.dtype.type(q.shape[-1] ** 0.25)

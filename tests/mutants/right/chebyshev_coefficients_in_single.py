@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, *, degree, domain, scale=None):
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     low, high = (torch.tensor(end, dtype=wide) for end in domain)

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, *, eps=1e-6):
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     gate = torch.sigmoid(k.to(wide).sum(dim=-1))

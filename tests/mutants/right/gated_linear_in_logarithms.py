@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 MAPS = {
     "relu+1": lambda x: np.maximum(x, 0) + 1,
     "relu": lambda x: np.maximum(x, 0),

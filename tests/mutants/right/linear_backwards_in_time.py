@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, causal=False, eps=1e-6):
     wide = np.float64 if q.dtype == np.float64 else np.float32
     fq, fk = (np.where(x > 0, x.astype(wide) + 1, np.exp(np.minimum(x.astype(wide), 0))) for x in (q, k))

@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, *, feature_map="elu+1", causal=False, eps=1e-6):
     wide = np.float64 if q.dtype == np.float64 else np.float32
     q, k, x = q.astype(wide), k.astype(wide), v.astype(wide)

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, *, feature_map="elu+1", causal=False, eps=1e-6, chunk_size=32):
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
 

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, e, f, *, scale=None):
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     scale = q.shape[-1] ** -0.5 if scale is None else scale

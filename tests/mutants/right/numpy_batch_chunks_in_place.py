@@ -1,4 +1,5 @@
 """The batch goes through fixed work buffers, one sequence at a time; every step writes through out= into its own storage."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """A coarse map says which tiles hold a visible key; the others are never touched, whatever lies in them."""
+
 import numpy as np
 
 

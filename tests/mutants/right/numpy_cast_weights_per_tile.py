@@ -1,4 +1,5 @@
 """Tensor-core manner: each tile's weights are rounded to the storage dtype before they meet V; all sums stay in float32."""
+
 import numpy as np
 
 

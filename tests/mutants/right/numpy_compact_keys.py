@@ -1,4 +1,5 @@
 """Visible keys of each row are gathered to the front, so that the products run over the longest visible list only."""
+
 import numpy as np
 
 

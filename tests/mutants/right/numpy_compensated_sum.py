@@ -1,4 +1,5 @@
 """Kahan summation over the key tiles: numerator and denominator each carry the rounding error of their last addition."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Recursion over the keys: a long range is halved, each half attends on its own, and the two answers are merged on the way up."""
+
 import numpy as np
 
 LEAF = 24

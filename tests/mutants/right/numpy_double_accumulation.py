@@ -1,4 +1,5 @@
 """Inputs are widened to float64 at once and everything is accumulated there; only the output is rounded back."""
+
 import numpy as np
 
 

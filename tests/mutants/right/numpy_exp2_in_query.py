@@ -1,4 +1,5 @@
 """scale * log2(e) is folded into the queries before the product, and every exponential is a power of two."""
+
 import math
 
 import numpy as np

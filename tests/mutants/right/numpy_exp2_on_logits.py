@@ -1,4 +1,5 @@
 """Finished logits, less their maximum, are multiplied by log2(e), and the softmax is taken in base two; a sink is a column."""
+
 import numpy as np
 
 LOG2_E = 1.4426950408889634

@@ -1,4 +1,5 @@
 """The query heads of a group are stacked into rows of one tall matrix, so that each key head is multiplied once."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Batch and heads are folded into one axis; a flat index array says which key head each folded query head reads."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Split-K whose i-th split owns the keys i, i + n, i + 2n, ...: every split sees the whole length."""
+
 import numpy as np
 
 

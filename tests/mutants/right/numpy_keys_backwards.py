@@ -1,4 +1,5 @@
 """Online softmax over key tiles that are visited from the last to the first."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """The first FlashAttention loop order: key tiles outside, query tiles inside, the output kept normalised at every step."""
+
 import numpy as np
 
 

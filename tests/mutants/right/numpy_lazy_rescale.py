@@ -2,6 +2,7 @@
 
 Until then the weights may exceed one, up to exp(8), which float32 holds easily; the final division cancels any shift.
 """
+
 import numpy as np
 
 LAZINESS = 8.0

@@ -1,4 +1,5 @@
 """Normalised weights come straight from the logarithm: exp((s - m) - log(sum exp(s - m))), with no division anywhere."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """A running output that is always normalised; tiles join it in the log domain, through logaddexp of float64 log-sums."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """attention_with_lse in any number of even splits; the log-sum is assembled from the splits, never from the whole row."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """merge_attention_states as a knock-out: parts meet in pairs, first against last, until one output and one log-sum remain."""
+
 import numpy as np
 
 

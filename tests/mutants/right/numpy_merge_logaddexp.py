@@ -1,4 +1,5 @@
 """merge_attention_states through logaddexp.reduce in float64; each part's share is exp(lse - joint lse)."""
+
 import numpy as np
 
 

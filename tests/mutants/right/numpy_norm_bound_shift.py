@@ -3,6 +3,7 @@
 Every logit lies within [-bound, bound], so no weight is below exp(-2 bound): where the bound is at most 300 nothing can
 underflow in float64. A row with a larger bound falls back to its true maximum. Hidden keys take no part in the bound.
 """
+
 import numpy as np
 
 LARGEST_SAFE_BOUND = 300.0

@@ -1,4 +1,5 @@
 """Grouped heads through five-dimensional einsums with uncommon letters; the head axis is split and joined by reshape only."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """A column of ones is appended to V, so that one product gives numerator and denominator together."""
+
 import numpy as np
 
 

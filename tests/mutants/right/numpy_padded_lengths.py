@@ -1,4 +1,5 @@
 """Lengths are padded to multiples of 16 and widths to multiples of 8; padding keys are hidden and padding rows cut off."""
+
 import numpy as np
 
 

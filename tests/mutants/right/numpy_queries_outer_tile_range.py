@@ -1,4 +1,5 @@
 """The FlashAttention-2 loop order: query tiles outside, and only the key tiles that causality and the window can reach inside."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """The square root of the scale goes into both q and k, which halves the range of each; the sign stays with q."""
+
 import math
 
 import numpy as np

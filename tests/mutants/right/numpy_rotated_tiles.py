@@ -1,4 +1,5 @@
 """Ring order: the i-th query tile starts at the i-th key tile and wraps around, so that no two tiles read the same keys first."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """One query at a time, last query first, over exactly the slice of keys that its position allows: decoding run backwards."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """K is transposed once into contiguous storage with the scale already in it; the queries stay as they came."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Two halves of the keys, merged by the sigmoid of the difference of their logarithms of the sum; no common maximum."""
+
 import numpy as np
 
 

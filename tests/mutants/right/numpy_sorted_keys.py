@@ -1,4 +1,5 @@
 """Keys are sorted by logit in every row and added in ascending order, the smallest weights first."""
+
 import numpy as np
 
 

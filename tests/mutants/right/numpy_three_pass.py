@@ -1,4 +1,5 @@
 """Three sweeps: maximum, then denominator, then values with weights that are already normalised; query rows in blocks."""
+
 import numpy as np
 
 

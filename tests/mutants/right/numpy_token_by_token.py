@@ -1,4 +1,5 @@
 """Online softmax that meets one key at a time, as a decoder that streams its cache would."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Everything is stored transposed: keys run down the columns of the scores, and V^T P gives the output transposed."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Every key tile is a leaf with its own softmax; neighbours are merged in pairs, level by level, up to one root."""
+
 import numpy as np
 
 

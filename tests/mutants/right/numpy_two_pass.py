@@ -1,4 +1,5 @@
 """Two sweeps over the key tiles: the first finds the row maxima, the second sums; nothing is ever rescaled."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Split-K where the i-th of n splits gets a share proportional to i, merged by the splits' logarithms of the sum."""
+
 import numpy as np
 
 

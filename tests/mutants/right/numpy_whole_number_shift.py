@@ -1,4 +1,5 @@
 """Base-two online softmax whose shift is the running maximum rounded up: every rescale is an exact power of two."""
+
 import math
 
 import numpy as np

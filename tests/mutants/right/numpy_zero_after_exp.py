@@ -1,4 +1,5 @@
 """Hidden weights are set to zero after the exponential; the maximum is taken over the allowed keys only, so nothing overflows."""
+
 import numpy as np
 
 

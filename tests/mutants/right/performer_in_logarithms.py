@@ -1,7 +1,6 @@
 import numpy as np
 
 
-
 def kernel(q, k, v, projection, *, causal=False, eps=1e-6):
     stored = q.dtype
     wide = np.float64 if stored == np.float64 else np.float32

@@ -1,4 +1,5 @@
 """Heads folded into the batch; scale and bias are the alpha and the summand of one torch.baddbmm."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Query blocks from last to first; each reads only the band of keys that causality and window leave it, as a narrowed view."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Chunks of the batch, and within each one key head at a time with all query heads of its group as one tall matrix."""
+
 import torch
 
 

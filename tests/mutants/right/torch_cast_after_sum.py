@@ -1,4 +1,5 @@
 """The denominator is summed in float32 before the weights are cast to the storage dtype, as FlashAttention does."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Weights are cast to the storage dtype first, and the denominator sums what was cast: numerator and denominator agree."""
+
 import torch
 
 

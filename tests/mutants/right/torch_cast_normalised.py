@@ -1,4 +1,5 @@
 """Weights are normalised in float32 and only then cast to the storage dtype; the second product accumulates in float32."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Recursion that halves queries and keys in turn: four quadrants, keys merged pairwise, queries concatenated."""
+
 import torch
 
 LEAF = 32

@@ -1,4 +1,5 @@
 """Everything in float64 from the first product on, with torch.softmax over rows that are made non-empty by an extra column."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Grouped heads by a stride-0 expand of K and V, never copied; hidden logits are dropped through an additive -inf mask."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Half-precision inputs are widened once and everything stays in float32, weights included: better than the contract asks."""
+
 import torch
 
 

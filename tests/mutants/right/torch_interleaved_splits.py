@@ -1,4 +1,5 @@
 """Split i owns the keys i, i + n, ...: a padded reshape puts the splits on an axis, and one softmax over their lse merges them."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Key tiles from last to first in base two, the weights of each tile cast to the storage dtype before the second product."""
+
 import math
 
 import torch

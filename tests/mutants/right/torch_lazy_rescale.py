@@ -1,4 +1,5 @@
 """Lazy rescaling for a whole tile: the shift of all rows stays until some row's base-two maximum has grown by more than 8."""
+
 import math
 
 import torch

@@ -1,4 +1,5 @@
 """The denominator is the last entry of torch.logcumsumexp, a running log-sum over the keys, kept in float64."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Weights as exp(s - lse) with torch.logsumexp; an empty row's lse is replaced before it is subtracted."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """attention_with_lse over even and odd keys apart; outputs merged by sigmoids, log-sums by torch.logaddexp."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """merge_attention_states as a softmax over the part axis of the log-sums, the empty parts selected away first."""
+
 import torch
 
 

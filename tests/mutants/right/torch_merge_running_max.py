@@ -1,4 +1,5 @@
 """merge_attention_states one part after the other in float32, with a running maximum, as a streaming combine kernel does."""
+
 import torch
 
 

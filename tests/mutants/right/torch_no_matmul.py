@@ -1,4 +1,5 @@
 """No matrix product at all: logits and outputs are broadcast products that are summed, a few keys at a time."""
+
 import torch
 
 

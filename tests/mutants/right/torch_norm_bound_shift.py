@@ -1,4 +1,5 @@
 """The shift is the bound |q| max|k| where it is at most 8, so that no weight is below exp(-16); elsewhere the row maximum."""
+
 import torch
 
 

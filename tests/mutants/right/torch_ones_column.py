@@ -1,4 +1,5 @@
 """V gets a column of ones, so one product of cast weights yields both sums; the online rescale then acts on one array."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Widths are padded with zeros to a multiple of 8 and lengths to a multiple of 16; the scale keeps the true width."""
+
 import torch
 import torch.nn.functional as F
 

@@ -1,4 +1,5 @@
 """Sparse form: the visible (query, key) pairs of a head are listed, and maximum, sum and output are scattered back to rows."""
+
 import torch
 
 

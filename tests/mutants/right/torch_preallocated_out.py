@@ -1,4 +1,5 @@
 """Work storage is allocated once and every step writes into it through out= or in place; only the fresh buffers are written."""
+
 import torch
 
 

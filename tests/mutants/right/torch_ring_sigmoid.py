@@ -1,4 +1,5 @@
 """Ring-attention merge: the running output and each new block's are mixed by the sigmoid of their log-sum difference."""
+
 import torch
 import torch.nn.functional as F
 

@@ -1,4 +1,5 @@
 """scaled_dot_product_attention (its plain-softmax backend) over chunks of queries, bias and mask in one additive float mask."""
+
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel

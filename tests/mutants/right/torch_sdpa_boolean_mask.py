@@ -2,6 +2,7 @@
 
 The library's fused CPU backend flushes a weight below the smallest normal float32 (1.2e-38) to zero, as GPU kernels do.
 """
+
 import torch
 import torch.nn.functional as F
 

@@ -1,4 +1,5 @@
 """torch.softmax on rows that may be all -inf, whose NaN is then replaced: only an empty row can produce one."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Scores are computed with keys down and queries across, and the output comes out as V^T P, to be transposed at the end."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """All key tiles are computed at once along an axis of their own, then folded in half, level by level, until one is left."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """Splits of 1, 1, 2, 3, 5, 8, ... keys, taken from the end of the sequence; the last split takes what is left."""
+
 import torch
 
 

@@ -1,4 +1,5 @@
 """One head of one sequence is written with plain matrices; torch.vmap lifts it over group, key head and batch."""
+
 import torch
 
 

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def phi(x):
     return torch.where(x > 0, x + 1, torch.exp(x.clamp(max=0)))
 

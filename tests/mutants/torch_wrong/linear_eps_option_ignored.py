@@ -1,7 +1,6 @@
 import torch
 
 
-
 EPS = 1e-6
 
 

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, *, feature_map="elu+1", eps=1e-6):
     if feature_map == "exp":
         fq, fk = torch.softmax(q, dim=-1), torch.softmax(k, dim=-1)

@@ -1,7 +1,6 @@
 import torch
 
 
-
 MAXIMUM = 512
 
 

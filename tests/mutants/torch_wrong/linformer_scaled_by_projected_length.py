@@ -1,7 +1,6 @@
 import torch
 
 
-
 def kernel(q, k, v, e, f, *, scale=None):
     keys, values = e @ k, f @ v
     scale = keys.shape[2] ** -0.5 if scale is None else scale

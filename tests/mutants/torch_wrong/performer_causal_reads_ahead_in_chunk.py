@@ -1,7 +1,6 @@
 import torch
 
 
-
 CHUNK = 16
 
 

@@ -1,7 +1,6 @@
 import torch
 
 
-
 def features(x, w, dims):
     x = x / x.shape[-1] ** 0.25
     a = x @ w.T - x.pow(2).sum(-1, keepdim=True) / 2

@@ -30,9 +30,7 @@ def kernel(q, k, v, *, causal=False, scale=None, num_splits=2):
     keys, values = k.float().repeat_interleave(group, 1), v.float().repeat_interleave(group, 1)
     limit = torch.arange(k_len - q_len, k_len)[:, None] if causal else torch.full((q_len, 1), k_len)
     size = -(-k_len // num_splits)
-    parts = [
-        run_split(q.float(), keys, values, begin, min(begin + size, k_len), limit, scale) for begin in range(0, k_len, max(size, 1))
-    ]
+    parts = [run_split(q.float(), keys, values, begin, min(begin + size, k_len), limit, scale) for begin in range(0, k_len, max(size, 1))]
     if not parts:
         return q.new_zeros(batch, heads, q_len, v.shape[3])
     accumulators, row_sums, row_maxima = (torch.stack(column) for column in zip(*parts, strict=True))
