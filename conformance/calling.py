@@ -67,7 +67,7 @@ class Response:
         traceback: its last frames.
         changed_later: whether a later call changed the outputs.
         changed_earlier: whether this call or the ones just before it changed the output of a case before this one.
-        inputs_changed: names of the arguments whose memory was written to.
+        inputs_changed: names of the arguments whose memory was written to, and of the lists that are no longer what they were.
         state_changed: what the call changed that all code in its process shares.
         running: threads and child processes that the calls so far have left.
     """
@@ -258,7 +258,7 @@ class Caller:
             count=int(report["count"]),
             changed_later=bool(report["changed_later"]),
             changed_earlier=bool(report.get("changed_earlier")),
-            inputs_changed=changed,
+            inputs_changed=(*changed, *map(_text, report["options_changed"])),
             state_changed=state,
             running=running,
         )

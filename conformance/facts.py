@@ -14,6 +14,7 @@ from conformance.adequacy import lift
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.pitfalls.dense import Reference
+from conformance.pitfalls.sparse import SPARSE
 
 __all__ = ["VALUES", "Facts", "Flag"]
 
@@ -94,9 +95,10 @@ class Facts:
         case, arguments = self.case, self.case.arguments(self.meaning)
         flags, magnitudes = [*_variety(case, arguments)], {}
         method = case.specification
-        if method.name in Reference.methods and case.size:
+        softmax = SPARSE.get(method.name, Reference if method.name in Reference.methods else None)
+        if softmax is not None and case.size:
             with np.errstate(all="ignore"):
-                steps = Reference(*lift(case, {**arguments, **self.meaning}))
+                steps = softmax(*lift(case, {**arguments, **self.meaning}))
                 magnitudes = _magnitudes(steps)
                 flags += _visibility(case, steps.allowed())
         elif method.visible is not None and case.size:

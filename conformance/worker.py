@@ -196,7 +196,8 @@ class Worker:
                         stored[...] = plain
                         given.append(_Given(output, addresses, stored))
             outputs.append({"name": wanted["name"], **facts})
-        return {"outputs": outputs, "count": len(results)}, given
+        changed = [name for name, value in options.items() if isinstance(value, list) and value != list(call["options"][name])]
+        return {"outputs": outputs, "count": len(results), "options_changed": changed}, given
 
     def _changed(self, given: _Given) -> bool:
         """Whether an output is no longer what it was."""

@@ -99,11 +99,11 @@ def _size(choose: Choose, dims: Mapping[str, int], tile: int) -> int:
 
 
 def _positions(choose: Choose, dims: Mapping[str, int], tile: int) -> tuple[int, ...]:
-    """None, the first, several in any order, some of them twice."""
+    """None, the first, several or many in any order, some of them twice."""
     length = _length(dims)
     if length == 0:
         return ()
-    count = choose((1, 2, 0, 3, 2, 5))
+    count = choose((1, 2, 0, 3, 2, 5, 1, 2, 3, min(40, length)))
     drawn = [choose((0, choose(range(length)), choose(range(length)), length - 1)) for _ in range(count)]
     return tuple(drawn + drawn[:1] if drawn and choose((False, False, True)) else drawn)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array
-from conformance.pitfalls.sparse import Given, Sizes, key_mistake, positions_of, weight_mistake
+from conformance.pitfalls.sparse import Given, Sizes, key_mistake, padding_mistake, positions_of, weight_mistake
 from oracle import METHODS
 
 BIGBIRD = "Zaheer et al. 2020, appendix D, arXiv:2007.14062"
@@ -76,6 +76,28 @@ def _last_block_dropped(given: Given, sizes: Sizes, _: Setting) -> Array:
     return _big(given, sizes) & (positions_of(sizes)[1] < sizes["s"] // given["block_size"] * given["block_size"])
 
 
+def _last_block_global(given: Given, sizes: Sizes, _: Setting) -> Array:
+    (query, key), last = _blocks(given, sizes), -(-sizes["s"] // given["block_size"]) - 1
+    return _big(given, sizes) | ((given["global_blocks"] > 0) & ((query == last) | (key == last)))
+
+
+def _window_shifted(given: Given, sizes: Sizes, _: Setting) -> Array:
+    (query, key), count = _blocks(given, sizes), -(-sizes["s"] // given["block_size"])
+    width = given["window_blocks"] if given.get("window_count", "total") == "total" else 2 * given["window_blocks"] + 1
+    start = np.clip(query - width // 2, 0, max(count - width, 0))
+    return _big(given, sizes, window_blocks=-1, window_count="each-side") | ((key >= start) & (key < start + width))
+
+
+def _random_without_globals(given: Given, sizes: Sizes, _: Setting) -> Array:
+    return _big(given, sizes, random_blocks=np.roll(given["random_blocks"], given["global_blocks"], axis=0))
+
+
+def _padded_keys(given: Given, sizes: Sizes) -> Array:
+    """How many keys are missing in the last block, for the queries that read it."""
+    missing = -sizes["s"] % given["block_size"]
+    return _big(given, sizes)[:, -1:] * missing if sizes["s"] else np.zeros((1, 1), np.int64)
+
+
 def _random_twice(given: Given, sizes: Sizes) -> Array:
     return 1 + (_chosen(given, sizes) & _big(given, sizes, random_blocks=_none(given)))
 
@@ -117,6 +139,21 @@ _bigbird(
     keys=lambda given, sizes, _: _big(given, sizes, global_blocks=min(given["global_blocks"], 1)),
 )
 _bigbird("last-block-dropped", "The keys of a last, shorter block are never read.", keys=_last_block_dropped)
+_bigbird(
+    "last-block-global-too",
+    "The last block is global like the first ones, as in the authors' own code.",
+    keys=_last_block_global,
+)
+_bigbird("window-shifted-at-ends", "At either end the window is shifted inwards so that it keeps its width.", keys=_window_shifted)
+_bigbird(
+    "random-blocks-counted-without-global-ones",
+    "The rows of random_blocks are counted from the first block that is not global.",
+    keys=_random_without_globals,
+)
+padding_mistake(
+    "bigbird_attention", "last-block-padding-counted", "The zeros that fill a last, shorter block count as keys that score 0.",
+    BIGBIRD, _padded_keys, needs="s % block_size != 0",
+)  # fmt: skip
 _bigbird(
     "causal-added",
     "Later keys are hidden; the method is not causal.",
@@ -176,6 +213,24 @@ def _causal_by_block(given: Given, sizes: Sizes, _: Setting) -> Array:
     return _sparse(given, sizes, causal=False) & (j // given["block_k"] <= last) if given.get("causal") else _sparse(given, sizes)
 
 
+def _skipped_by_index(given: Given, sizes: Sizes, _: Setting) -> Array:
+    i, j = positions_of(sizes)
+    beyond = j // given["block_k"] > (i + sizes["s"] - sizes["l"]) // given["block_q"]
+    return _sparse(given, sizes) & ~(beyond & bool(given.get("causal")))
+
+
+def _as_many_as_first_row(given: Given, sizes: Sizes, _: Setting) -> Array:
+    mask = given["block_mask"]
+    count = mask[:1, :1, :1].sum(axis=-1, keepdims=True) if mask.size else 0
+    return _sparse(given, sizes, block_mask=mask & (np.cumsum(mask, axis=-1) <= count))
+
+
+def _padded_block(given: Given, sizes: Sizes) -> Array:
+    """How many keys are missing in the last block, for the queries that read it."""
+    missing = -sizes["s"] % given["block_k"]
+    return _sparse(given, sizes, causal=False)[..., -1:] * missing if sizes["s"] else np.zeros((1, 1), np.int64)
+
+
 _block = partial(key_mistake, "block_sparse_attention", citation=BLOCKS)
 _block(
     "block-mask-ignored",
@@ -205,3 +260,13 @@ _block("last-query-block-empty", "The queries of a last, shorter block read noth
 _block("causal-ignored", "The option `causal` is ignored.", keys=lambda given, sizes, _: _sparse(given, sizes, causal=False))
 _block("causal-top-left", "The causal mask is aligned with the first key instead of the last.", keys=_causal_top_left)
 _block("causal-by-block", "Causality hides whole blocks only: the block on the diagonal is read to its end.", keys=_causal_by_block)
+_block(
+    "causal-skips-blocks-by-index",
+    "Blocks of keys whose index exceeds that of the query's block are skipped, as if both had one size.",
+    keys=_skipped_by_index,
+)
+_block("blocks-counted-in-first-row", "Every row reads at most as many blocks as the first row has.", keys=_as_many_as_first_row)
+padding_mistake(
+    "block_sparse_attention", "last-block-padding-counted", "The zeros that fill a last, shorter block count as keys that score 0.",
+    BLOCKS, _padded_block, needs="s % block_k != 0 and not causal",
+)  # fmt: skip

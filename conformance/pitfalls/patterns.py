@@ -9,7 +9,7 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array
-from conformance.pitfalls.sparse import Given, Sizes, key_mistake, positions_of, weight_mistake
+from conformance.pitfalls.sparse import Given, Sizes, key_mistake, padding_mistake, positions_of, weight_mistake
 
 LONGFORMER = "Beltagy et al. 2020, section 3.1, arXiv:2004.05150"
 SPARSE_TRANSFORMER = "Child et al. 2019, section 4.3, arXiv:1904.10509"
@@ -90,6 +90,20 @@ _local(
     "first-global-token-only", "Only the first of the listed tokens is global.", needs="tokens > 1",
     keys=lambda given, sizes, setting: _with({**given, "global_tokens": given["global_tokens"][:1]}, sizes, setting),
 )  # fmt: skip
+_local(
+    "window-zero-taken-for-none", "`window or everything`: a window of 0 counts as no window.", needs="window == 0",
+    keys=partial(_with, reach=lambda ahead, w: ahead == ahead),
+)  # fmt: skip
+_local(
+    "global-tokens-taken-for-range", "All tokens from the first to the last of those listed are global.", needs="tokens > 0",
+    keys=lambda given, sizes, setting: _with(
+        {**given, "global_tokens": range(min(given["global_tokens"]), max(given["global_tokens"]) + 1)}, sizes, setting
+    ),
+)  # fmt: skip
+_local(
+    "global-token-zero-forgotten", "`if token`: position 0 counts as none.", needs="tokens > 0",
+    keys=lambda given, sizes, setting: _with({**given, "global_tokens": [one for one in given["global_tokens"] if one]}, sizes, setting),
+)  # fmt: skip
 _local("causal-ignored", "The option `causal` is ignored.", keys=partial(_with, causal=False))
 _local("causal-not-for-globals", "Global keys and global queries are exempt from causality.", keys=_future_globals)
 
@@ -103,6 +117,35 @@ def _twice_in_window(given: Given, sizes: Sizes) -> Array:
     return 1 + (special[None, :] & (np.abs(i - j) <= given["window"]))
 
 
+def _moved_window(given: Given, sizes: Sizes, start: Array) -> Array:
+    """The keys of local_global_attention if the window of query i begins at start[i] and may go round the end."""
+    (_, j), special, length = positions_of(sizes), _globals(given, sizes), max(sizes["s"], 1)
+    window = (j - start) % length <= 2 * given["window"]
+    return _local_global(window, special[None, :], special[: sizes["l"], None], given, sizes)
+
+
+def _shifted_window(given: Given, sizes: Sizes, _: Setting) -> Array:
+    i, _keys = positions_of(sizes)
+    return _moved_window(given, sizes, np.clip(i - given["window"], 0, max(sizes["s"] - 2 * given["window"] - 1, 0)))
+
+
+def _wrapped_window(given: Given, sizes: Sizes, _: Setting) -> Array:
+    i, _keys = positions_of(sizes)
+    return _moved_window(given, sizes, i - given["window"])
+
+
+def _beyond_the_ends(given: Given, sizes: Sizes) -> Array:
+    i, _ = positions_of(sizes)
+    before, behind = np.maximum(given["window"] - i, 0), np.maximum(i + given["window"] + 1 - sizes["s"], 0)
+    return before if given.get("causal") else before + behind
+
+
+_local("window-shifted-at-ends", "At either end the window is shifted inwards so that it keeps its width.", keys=_shifted_window)
+_local("window-goes-round", "Before the first key the window goes on at the last, and the other way round.", keys=_wrapped_window)
+padding_mistake(
+    "local_global_attention", "window-padding-counted", "The zeros that a window finds beyond either end count as keys that score 0.",
+    LONGFORMER, _beyond_the_ends, needs="window > 0",
+)  # fmt: skip
 _twice = partial(weight_mistake, "local_global_attention", citation=LONGFORMER)
 _twice("global-duplicates-counted", "A global token that is listed twice counts twice.", count=_times_listed, needs="tokens > 1")
 _twice("global-in-window-counted-twice", "A global key within the window counts twice.", count=_twice_in_window, needs="tokens > 0")
@@ -141,6 +184,11 @@ _strided(
     "Not the last keys, but those of the query's own block are read.",
     keys=_causal(lambda i, j, n, c: (i // n == j // n) | ((i - j) % n == 0)),
 )
+_strided(
+    "nearest-strided-key-skipped",
+    "The strided keys begin two strides back: the one exactly a stride back is not read.",
+    keys=_causal(lambda i, j, n, c: (i - j < n) | (((i - j) % n == 0) & (i - j >= 2 * n))),
+)
 _strided("sets-intersected", "A key must be near and a stride away.", keys=_causal(lambda i, j, n, c: (i - j < n) & ((i - j) % n == 0)))
 
 
@@ -154,6 +202,37 @@ def _fixed_both_ways(given: Given, sizes: Sizes, _: Setting) -> Array:
     return (i // stride == j // stride) | (j % stride >= stride - given.get("c", 1))
 
 
+def _ragged_row(given: Given, sizes: Sizes, _: Setting) -> Array:
+    (i, j), stride = positions_of(sizes), given["stride"]
+    far = ((i - j) % stride == 0) & (i < sizes["l"] // stride * stride)
+    return (j <= i) & ((i - j < stride) | far)
+
+
+def _summary_by_head(given: Given, sizes: Sizes, _: Setting) -> Array:
+    (i, j), stride, c = positions_of(sizes), given["stride"], given.get("c", 1)
+    end = stride - np.arange(sizes["h"])[:, None, None] % max(stride // c, 1) * c
+    return (j <= i) & ((i // stride == j // stride) | ((j % stride >= end - c) & (j % stride < end)))
+
+
+def _own_key(given: Given, sizes: Sizes) -> Array:
+    i, j = positions_of(sizes)
+    return 1 + (i == j)
+
+
+def _own_summary(given: Given, sizes: Sizes) -> Array:
+    (i, j), stride = positions_of(sizes), given["stride"]
+    return 1 + ((i // stride == j // stride) & (j % stride >= stride - given.get("c", 1)))
+
+
+_strided(
+    "ragged-row-reads-near-keys-only",
+    "On a grid as wide as the stride, the queries of a last, shorter row see no strided keys.",
+    keys=_ragged_row,
+)
+weight_mistake(
+    "strided_attention", "own-key-counted-twice", "The query's own key counts twice: as a near and as a strided one.",
+    SPARSE_TRANSFORMER, _own_key, needs="l > 1",
+)  # fmt: skip
 _strided("causal-ignored", "Later keys are read too.", keys=_strided_both_ways)
 _fixed = partial(key_mistake, "fixed_attention", citation=SPARSE_TRANSFORMER)
 _fixed("causal-ignored", "Later keys are read too.", keys=_fixed_both_ways)
@@ -177,6 +256,16 @@ _fixed(
     "The first keys of each block are its summary.",
     keys=_causal(lambda i, j, n, c: (i // n == j // n) | (j % n < c)),
 )
+_fixed(
+    "summary-by-head",
+    "Every head reads other summary positions, counted back from the end of the block.",
+    keys=_summary_by_head,
+    needs="h > 1",
+)
+weight_mistake(
+    "fixed_attention", "own-summary-counted-twice", "The summary positions of the query's own block count twice.",
+    SPARSE_TRANSFORMER, _own_summary, needs="l > 1",
+)  # fmt: skip
 _fixed("summary-forgotten", "Earlier blocks are not read.", keys=_causal(lambda i, j, n, c: i // n == j // n))
 _fixed("block-forgotten", "Only summaries are read.", keys=_causal(lambda i, j, n, c: j % n >= n - c))
 _fixed(
@@ -202,6 +291,17 @@ def _aligned_with_last(given: Given, sizes: Sizes, _: Setting) -> Array:
     return _pattern(given, sizes, i + sizes["s"] - sizes["l"], j)
 
 
+def _mirrored(given: Given, sizes: Sizes, _: Setting) -> Array:
+    i, j = positions_of(sizes)
+    return _pattern(given, sizes, np.maximum(i, j), np.minimum(i, j))
+
+
+def _own_key_instead(given: Given, sizes: Sizes, _: Setting) -> Array:
+    i, j = positions_of(sizes)
+    allowed = _pattern(given, sizes, i, j)
+    return allowed | (~allowed.any(axis=-1, keepdims=True) & (i == j))
+
+
 def _by_tile(tile: int) -> Any:
     def keys(given: Given, sizes: Sizes, setting: Setting) -> Array:
         i, j = positions_of(sizes)
@@ -223,6 +323,8 @@ _own("pattern-arguments-exchanged", "The pattern is called with the key's positi
 _own(
     "pattern-aligned-with-last-key", "The query's position is counted as if the last query stood at the last key.", keys=_aligned_with_last
 )
+_own("pattern-mirrored", "The pattern is asked about keys up to the query only, and mirrored: it need not be symmetric.", keys=_mirrored)
+_own("empty-row-reads-its-own-key", "A query to which the pattern gives no key reads the key at its own position.", keys=_own_key_instead)
 _own("pattern-by-tile", "A whole tile is read or skipped by the pattern at its first element.", keys=_by_tile(64))
 _own("pattern-position-within-tile", "The key's position is counted from the start of its tile.", keys=_within_tile)
 _own(

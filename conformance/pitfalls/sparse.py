@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from conformance.pitfalls import Setting, logits, masking, softmax  # noqa: F401  (they declare the dense mistakes)
+from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noqa: F401  (they declare the dense mistakes)
 from conformance.pitfalls.dense import Array, Reference, Steps
 from oracle import METHODS
 
-__all__ = ["Given", "Sizes", "SparseReference", "key_mistake", "positions_of", "weight_mistake"]
+__all__ = ["SPARSE", "Given", "Sizes", "SparseReference", "key_mistake", "padding_mistake", "positions_of", "weight_mistake"]
 
 # Dense mistakes that make sense whatever set of keys a query reads.
 DENSE_MISTAKES = (
@@ -27,6 +27,8 @@ DENSE_MISTAKES = (
     "mask-multiplies-scores", "mask-then-normalise", "empty-row-nan", "empty-row-mean", "unstable-softmax", "shift-by-global-maximum",
     "maximum-starts-at-zero", "maximum-over-hidden-keys", "softmax-over-queries", "output-not-normalised", "softmax-in-storage-dtype",
     "computed-in-float32",
+    "stale-accumulator", "sum-not-rescaled", "rescale-twice", "rescale-inverted", "tile-fully-masked-nan", "tail-tile-dropped",
+    "tail-tile-shifted-back", "query-tail-unwritten", "mask-tile-taken-as-full",
 )  # fmt: skip
 
 Given = Mapping[str, Any]
@@ -106,6 +108,27 @@ def weight_mistake(
         return Reference.exponentials(self, scores, shift) * self.dtype.type(1) * count(self.given, self.sizes).astype(self.dtype)
 
     _declare(method, name, explanation, citation, needs, {"exponentials": exponentials})
+
+
+def padding_mistake(
+    method: str, name: str, explanation: str, citation: str, padded: Callable[[Given, Sizes], Array], needs: str = "True"
+) -> None:
+    """Declare that zero keys with zero values take part: they enlarge the denominator alone.
+
+    Args:
+        method, name, explanation, citation, needs: as for `key_mistake`.
+        padded: from the arguments and the sizes to how many such keys each query reads, broadcastable to (B, Hq, Lq, 1).
+    """
+
+    def maximum(self: SparseReference, scores: Array, sink: Array) -> Array:
+        found, some = Reference.maximum(self, scores, sink), padded(self.given, self.sizes) > 0
+        return np.where(some, np.maximum(found, 0), found)
+
+    def total(self: SparseReference, weights: Array, sink: Array, shift: Array) -> Array:
+        zeros = padded(self.given, self.sizes).astype(self.dtype) * np.exp(-shift)
+        return Reference.total(self, weights, sink, shift) + zeros
+
+    _declare(method, name, explanation, citation, needs, {"maximum": maximum, "total": total})
 
 
 def _declare(method: str, name: str, explanation: str, citation: str, needs: str, steps: Mapping[str, Any]) -> None:

@@ -190,3 +190,33 @@ def _strided(q, k, v, stride, scale):
     logits = np.where((behind >= 0) & ((behind < stride) | (behind % stride == 0)), logits, -np.inf)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-1e30))
     return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
+def local_global_of_first_token(q, k, v, *, window, global_tokens, scale=None):
+    i, j = np.arange(q.shape[2])[:, None], np.arange(q.shape[2])
+    special = np.isin(j, list(global_tokens)[:1])
+    return _masked(q, k, v, (np.abs(i - j) <= window) | special | special[:, None], scale)
+
+
+def bigbird_last_block_too(q, k, v, *, block_size, window_blocks, global_blocks, random_blocks, scale=None):
+    count = len(random_blocks)
+    i, j = np.arange(count)[:, None], np.arange(count)
+    ends = np.isin(j, range(global_blocks)) | ((j == count - 1) & (global_blocks > 0))
+    blocks = (np.abs(i - j) <= window_blocks // 2) | ends | ends[:, None] | (random_blocks[:, :, None] == j).any(axis=1)
+    return _masked(q, k, v, np.kron(blocks, np.ones((block_size, block_size), bool))[: q.shape[2], : q.shape[2]], scale)
+
+
+def block_sparse_maximum_from_zero(q, k, v, *, block_mask, block_q, block_k, scale=None):
+    allowed = np.repeat(np.repeat(block_mask, block_q, axis=2), block_k, axis=3)[:, :, : q.shape[2], : k.shape[2]]
+    return _masked(q, k, v, allowed, scale, lowest=0)
+
+
+def _masked(q, k, v, allowed, scale, lowest=-np.inf):
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    logits = q @ k.swapaxes(-1, -2) * np.float32(q.shape[-1] ** -0.5 if scale is None else scale)
+    logits = np.where(allowed, logits, -np.inf)
+    largest = logits.max(axis=-1, keepdims=True, initial=lowest)
+    weights = np.exp(logits - np.where(np.isfinite(largest), largest, 0))
+    total = weights.sum(axis=-1, keepdims=True)
+    return weights @ v / np.where(total == 0, 1, total)

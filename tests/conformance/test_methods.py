@@ -130,3 +130,21 @@ def test_a_wrong_answer_to_grouped_heads_is_no_refusal():
     with InProcess() as sandbox:
         [implementation] = sandbox.load(f"{KERNELS}:strided_first_head", method="strided_attention", backend="numpy")
         assert Hunt(implementation, "float32", sandbox, Effort(examples=60, diagnose=False)).run().verdict == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("function", "method", "explained", "trigger"),
+    [
+        ("strided_first_head", "strided_attention", "heads-first-kv-head", "only when g > 1"),
+        ("local_global_of_first_token", "local_global_attention", "first-global-token-only", ""),
+        ("bigbird_last_block_too", "bigbird_attention", "last-block-global-too", ""),
+        ("block_sparse_maximum_from_zero", "block_sparse_attention", "maximum-starts-at-zero", "only when smallest maximum of a row"),
+    ],
+)
+def test_a_wrong_sparse_kernel_is_explained_like_a_dense_one(function, method, explained, trigger):
+    with InProcess() as sandbox:
+        [implementation] = sandbox.load(f"{KERNELS}:{function}", method=method, backend="numpy")
+        result = Hunt(implementation, "float32", sandbox, Effort(examples=200)).run()
+    [(_, named)] = result.findings
+    assert explained in named
+    assert trigger in str(result.trigger and result.trigger.text)

@@ -24,8 +24,13 @@ def machines(form, rng):
         yield Machine(form, rounding, fused=other, exponentials=exponentials, reciprocals=other, rng=rng)
 
 
+def floats_of(method):
+    """Names of the arrays that a machine rounds."""
+    return {spec.name for spec in method.signature.inputs if spec.kind not in ("bool", "int")}
+
+
 def on_machine(method, machine, arguments):
-    arrays = {spec.name for spec in method.signature.inputs if spec.kind != "bool"}
+    arrays = floats_of(method)
     lifted = {name: machine.lift(x) if name in arrays else x for name, x in arguments.items()}
     with np.errstate(all="ignore"):
         outputs = method.spec(**lifted)
@@ -34,7 +39,7 @@ def on_machine(method, machine, arguments):
 
 def worst_ratios(method, arguments, form, rng):
     """Largest error over bound of each output, over all machines of a format."""
-    arrays = {spec.name for spec in method.signature.inputs if spec.kind != "bool"}
+    arrays = floats_of(method)
     nearest = Machine(form)
     stored = {name: nearest.stored(x) if name in arrays else x for name, x in arguments.items()}
     claimed = budget(method, stored, nearest.contract)

@@ -5,6 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from test_bounded_attention import STORED, worst_ratios
 
 from conformance.cases.shapes import Stage
 from conformance.cases.strategies import random_case
@@ -121,6 +122,19 @@ def test_float32_arithmetic_stays_within_the_budget(method):
         assert (error <= allowed).all(), str(case)
         worst = max(worst, float((error / allowed).max(initial=0.0)))
     assert worst > 0.01  # a budget that nothing comes near would say nothing
+
+
+@pytest.mark.parametrize("form", STORED)
+@pytest.mark.parametrize("method", [*DEFINITIONS, "block_sparse_attention"])
+def test_the_budget_holds_on_a_rounding_machine_and_is_used(method, form):
+    worst, rng = 0.0, np.random.default_rng(0)
+    for case in drawn(method, 12):
+        arguments = case.plain().arguments()
+        for gain in (1.0, 10.0):
+            [ratio] = worst_ratios(METHODS[method], {**arguments, "q": arguments["q"] * gain}, form, rng)
+            assert ratio <= 1, str(case)
+            worst = max(worst, ratio)
+    assert worst > 0.1  # a budget that nothing comes near would say nothing
 
 
 @pytest.mark.parametrize(
