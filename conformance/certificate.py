@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from conformance.diagnosis.trigger import Trigger
 from conformance.errors import UsageError
-from conformance.hunt import HuntResult
+from conformance.hunting.hunt import HuntResult
 from conformance.judge import Finding
 from conformance.methods import reference_of
 from conformance.registry import Implementation
-from conformance.trigger import Trigger
 from oracle import get_method
 
 __all__ = ["EXIT_CODES", "SCHEMA_VERSION", "Certificate", "document", "exit_code", "replay_line"]

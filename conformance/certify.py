@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from conformance.certificate import Certificate
 from conformance.errors import UsageError
-from conformance.hunt import Hunt, HuntResult
-from conformance.memory import Memory
+from conformance.hunting.hunt import Hunt, HuntResult
+from conformance.hunting.memory import Memory
+from conformance.hunting.search import LEAST_SHARE, Effort
+from conformance.isolation.sandbox import InProcess, Limits, Sandbox, WorkerDied
 from conformance.registry import Implementation
-from conformance.sandbox import InProcess, Limits, Sandbox, WorkerDied
-from conformance.search import LEAST_SHARE, Effort
 from oracle.conditions import ConditionError
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, contract_for

@@ -113,8 +113,8 @@ def certify(
     from conformance.certificate import document, exit_code
     from conformance.certify import certify as run
     from conformance.certify import check
+    from conformance.hunting.search import Effort
     from conformance.report import console
-    from conformance.search import Effort
 
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
     request = replace(request, database=None if database == "none" else database)
@@ -175,9 +175,9 @@ def _request(
 ) -> Request:  # fmt: skip
     from conformance.certify import Request
     from conformance.errors import UsageError
+    from conformance.hunting.search import Effort
     from conformance.methods import load_installed, resolve_method
     from conformance.registry import BACKENDS
-    from conformance.search import Effort
 
     load_installed()
     method = None if method is None else resolve_method(method)

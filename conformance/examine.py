@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conformance.calling import Caller, Response
 from conformance.cases.case import Case
-from conformance.history import at_first, find_past, with_past
 from conformance.invariants.check import judge_by_invariant
+from conformance.isolation.calling import Caller, Response
+from conformance.isolation.history import at_first, find_past, with_past
+from conformance.isolation.sandbox import Sandbox, WorkerDied
 from conformance.judge import Finding, Judge, Judgement
 from conformance.probes import read
 from conformance.registry import Implementation
-from conformance.sandbox import Sandbox, WorkerDied
 from oracle.readings import Expected, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract

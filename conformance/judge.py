@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.calling import Output, Response
 from conformance.cases.case import Case
+from conformance.isolation.calling import Output, Response
 from conformance.registry import Implementation
 from oracle.readings import Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from conformance.hunt import Hunt
-from conformance.sandbox import Sandbox
-from conformance.search import Effort
+from conformance.hunting.hunt import Hunt
+from conformance.hunting.search import Effort
+from conformance.isolation.sandbox import Sandbox
 
 CORPUS = Path(__file__).with_name("mutants")
 SEEDS = [int(seed) for seed in os.environ.get("ATTEST_CORPUS_SEEDS", "0").split(",")]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conformance.calling import Response
 from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.invariants import Invariant, Plan, Setting, get_invariant
 from conformance.invariants.bound import error_bounds
 from conformance.invariants.calls import Call, Outputs
+from conformance.isolation.calling import Response
 from conformance.judge import Finding, Judgement, compare, worst_element
 from conformance.probes import reading
 from conformance.registry import Implementation

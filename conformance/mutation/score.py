@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from conformance.cases.case import Case
 from conformance.cases.shapes import stages
 from conformance.cases.strategies import random_case
-from conformance.hunt import Effort
+from conformance.hunting.hunt import Effort
 from conformance.judge import Judge, compare
 from conformance.mutation.programs import Function, Mutant, Program
 from conformance.probes import probe_cases

@@ -15,13 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
-from conformance.explaining import pitfalls_named
-from conformance.hunt import Hunt
+from conformance.diagnosis.explaining import pitfalls_named
+from conformance.diagnosis.trigger import Trigger
+from conformance.hunting.hunt import Hunt
 from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
 from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
-from conformance.trigger import Trigger
 from oracle.catalogue import Method
 
 __all__ = ["Display", "show_judgement", "show_list", "show_method"]

@@ -7,17 +7,17 @@ from random import Random
 import pytest
 
 from conformance import UsageError, register
-from conformance.arena import Arena
-from conformance.calling import Caller
 from conformance.cases.case import condition_names, parse_case
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certify import Request, certify
 from conformance.examine import Examiner
+from conformance.hunting.search import Effort
+from conformance.isolation.arena import Arena
+from conformance.isolation.calling import Caller
+from conformance.isolation.sandbox import InProcess
 from conformance.loading import load
 from conformance.registry import Implementation
-from conformance.sandbox import InProcess
-from conformance.search import Effort
 from oracle import METHODS
 
 SIGNATURES = Path(__file__).with_name("signatures.py")

@@ -11,9 +11,9 @@ from conformance.cases import ArrayRecipe, Case, CaseError, parse_case
 from conformance.cases.layouts import LAYOUTS, broadcast_axis, lay_out
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import cases, random_case
+from conformance.diagnosis.shrink import keeps, shrink, simpler
 from conformance.judge import Finding
 from conformance.registry import Implementation, Tunable
-from conformance.shrink import keeps, shrink, simpler
 
 ALL = ("mask", "bias", "causal", "window", "softcap", "scale", "sinks")
 EVERYTHING = Implementation("x", "attention", "numpy", "x:y", options=ALL, tunables={"block_k": Tunable("block")})

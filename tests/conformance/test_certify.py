@@ -7,8 +7,8 @@ import pytest
 from conformance.certificate import document, exit_code
 from conformance.certify import Request, certify
 from conformance.errors import UsageError
-from conformance.sandbox import Limits
-from conformance.search import Effort
+from conformance.hunting.search import Effort
+from conformance.isolation.sandbox import Limits
 
 KERNELS = Path(__file__).with_name("kernels.py")
 QUICK = Effort(examples=150)

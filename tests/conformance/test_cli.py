@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from conformance.cli import main
+from conformance.isolation.sandbox import Sandbox
 from conformance.registry import Implementation
-from conformance.sandbox import Sandbox
 
 KERNELS = Path(__file__).with_name("kernels.py")
 SIGNATURES = Path(__file__).with_name("signatures.py")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from conformance.adequacy import leaves_budget
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import InProcess
 from conformance.judge import compare, settled
-from conformance.sandbox import InProcess
 from oracle.readings import expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import CONTRACTS

@@ -15,14 +15,14 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certificate import document
 from conformance.certify import Request, certify
-from conformance.evidence import Evidence
-from conformance.explaining import explain
-from conformance.hunt import Effort
+from conformance.diagnosis.evidence import Evidence
+from conformance.diagnosis.explaining import explain
+from conformance.diagnosis.shrink import keeps, shrink, simpler
+from conformance.diagnosis.trigger import Limits, find_trigger
+from conformance.hunting.hunt import Effort
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation, block_sizes
 from conformance.report.console import show_certificate
-from conformance.shrink import keeps, shrink, simpler
-from conformance.trigger import Limits, find_trigger
 from oracle.conditions import holds
 from oracle.readings.contract import CONTRACTS
 

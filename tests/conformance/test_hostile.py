@@ -14,9 +14,6 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from conformance.arena import Arena
-from conformance.backends import TorchArrays
-from conformance.calling import Caller
 from conformance.cases import parse_case
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
@@ -24,11 +21,14 @@ from conformance.certificate import replay_line
 from conformance.certify import Request, certify
 from conformance.errors import UsageError
 from conformance.examine import Examiner
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.arena import Arena
+from conformance.isolation.backends import TorchArrays
+from conformance.isolation.calling import Caller
+from conformance.isolation.sandbox import Limits, Sandbox
+from conformance.isolation.worker import Worker
 from conformance.replay import replay
 from conformance.report.console import show_certificate
-from conformance.sandbox import Limits, Sandbox
-from conformance.worker import Worker
 
 HOSTILE = Path(__file__).parents[1] / "mutants" / "hostile"
 with (HOSTILE / "corpus.toml").open("rb") as file:

@@ -11,15 +11,15 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certificate import replay_line
 from conformance.certify import Request, certify
+from conformance.diagnosis.shrink import shrink
 from conformance.errors import UsageError
 from conformance.examine import Examiner
+from conformance.hunting.search import Effort
 from conformance.invariants import invariants_for
 from conformance.invariants.bound import error_bounds
 from conformance.invariants.drawing import invariant_cases
+from conformance.isolation.sandbox import InProcess
 from conformance.replay import replay
-from conformance.sandbox import InProcess
-from conformance.search import Effort
-from conformance.shrink import shrink
 from oracle import METHODS
 from oracle.readings import budget
 from oracle.readings.bounded import split

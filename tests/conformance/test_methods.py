@@ -12,15 +12,15 @@ from conformance.cases.case import CaseError
 from conformance.cases.options import PATTERNS
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
-from conformance.hunt import Hunt
+from conformance.diagnosis.neighbours import neighbours
+from conformance.diagnosis.shrink import simpler
+from conformance.hunting.hunt import Hunt
+from conformance.hunting.search import Effort
 from conformance.invariants import DENSE, MERGE
+from conformance.isolation.sandbox import InProcess
 from conformance.judge import Judgement
-from conformance.neighbours import neighbours
 from conformance.probes import probe_cases
 from conformance.registry import Implementation
-from conformance.sandbox import InProcess
-from conformance.search import Effort
-from conformance.shrink import simpler
 from oracle import METHODS
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS

@@ -15,7 +15,7 @@ import pytest
 
 from conformance.cases.case import parse_case
 from conformance.cases.features import features
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
 from conformance.judge import Finding, Judgement
 from conformance.mutation import OPERATORS, Program, mutation_score, specification
 from conformance.mutation.places import places

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from conformance.calling import Output, Response
 from conformance.cases import parse_case
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.calling import Output, Response
+from conformance.isolation.sandbox import InProcess
 from conformance.judge import Judge
 from conformance.registry import Implementation
-from conformance.sandbox import InProcess
 
 PLANTED = Path(__file__).parents[1] / "mutants" / "numpy_wrong"
 KERNELS = Path(__file__).with_name("kernels.py")

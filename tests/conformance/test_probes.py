@@ -9,11 +9,11 @@ import pytest
 
 from conformance.cases import parse_case
 from conformance.cases.values import CODED_RECIPES
-from conformance.diagnosis import diagnose
+from conformance.diagnosis.diagnose import diagnose
 from conformance.examine import Examiner
+from conformance.isolation.sandbox import InProcess
 from conformance.probes import probe_cases
 from conformance.registry import Implementation, block_sizes, split_counts
-from conformance.sandbox import InProcess
 from oracle import METHODS
 from oracle.dense import allowed_keys
 from oracle.formats import FORMATS

@@ -11,11 +11,11 @@ from conformance.cases import parse_case
 from conformance.certify import Request, certify
 from conformance.errors import UsageError
 from conformance.examine import Examiner
+from conformance.hunting.memory import Memory
+from conformance.hunting.search import Effort, Search
+from conformance.isolation.sandbox import InProcess
 from conformance.judge import Finding
-from conformance.memory import Memory
 from conformance.probes import probe_cases
-from conformance.sandbox import InProcess
-from conformance.search import Effort, Search
 
 KERNELS = Path(__file__).with_name("kernels.py")
 

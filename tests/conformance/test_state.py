@@ -6,13 +6,13 @@ import sys
 
 import torch
 
-from conformance.state import SharedState
+from conformance.isolation.state import SharedState
 
 
 def test_a_package_may_wrap_a_function_of_its_own_when_it_loads():
     code = """
 import torch
-from conformance.state import SharedState
+from conformance.isolation.state import SharedState
 state, plain = SharedState(), torch.manual_seed
 import torch._dynamo
 assert torch.manual_seed is not plain, "torch._dynamo no longer wraps it: this test has nothing to show"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conformance.cases import parse_case
 from conformance.certificate import Certificate
 from conformance.cli import main
-from conformance.hunt import HuntResult
+from conformance.hunting.hunt import HuntResult
 from conformance.judge import Finding
 from conformance.registry import Implementation
 from conformance.report import console

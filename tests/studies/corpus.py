@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.hunt import Effort, Hunt, HuntResult
-from conformance.sandbox import Sandbox
+from conformance.hunting.hunt import Effort, Hunt, HuntResult
+from conformance.isolation.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = ROOT / "tests" / "mutants"

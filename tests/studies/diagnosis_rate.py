@@ -18,8 +18,8 @@ from typing import Any
 
 from click import echo
 
-from conformance.hunt import Effort, Hunt
-from conformance.sandbox import Sandbox
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import Sandbox
 
 CORPUS = Path(__file__).parents[1] / "mutants"
 

@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from conformance.cases.features import SHAPES, features
-from conformance.hunt import Effort
+from conformance.hunting.hunt import Effort
 from conformance.mutation import MutationReport, Program, mutation_score
 from conformance.mutation.score import drawn_cases
 from oracle.conditions import condition_names, holds

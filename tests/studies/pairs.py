@@ -20,9 +20,9 @@ from mutation_score import contradict, table
 from conformance.cases.features import features
 from conformance.cases.shapes import stages
 from conformance.cases.strategies import random_case
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import Sandbox
 from conformance.registry import Implementation
-from conformance.sandbox import Sandbox
 
 # Registered kernels that take every option of their method and have tiles.
 KERNELS = ("numpy.flash2", "numpy.flash2_with_lse")

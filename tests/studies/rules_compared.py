@@ -27,11 +27,11 @@ from rules import RULES, Outputs, rejects
 from threadpoolctl import threadpool_limits
 
 from conformance.adequacy import Suspect, suspects
-from conformance.hunt import Effort, Hunt
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import Sandbox
 from conformance.judge import compare
 from conformance.loading import load
 from conformance.pitfalls import Setting
-from conformance.sandbox import Sandbox
 from oracle import get_method
 from oracle.formats import FORMATS
 from oracle.readings import budget, expected

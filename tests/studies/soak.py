@@ -19,8 +19,8 @@ from corpus import RIGHT, kernels
 
 from conformance.certificate import replay_line
 from conformance.certify import Request, implementations
-from conformance.hunt import Effort, Hunt
-from conformance.sandbox import Sandbox
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import Sandbox
 
 # A target as `Sandbox.load` takes it, with its method and backend where it is not registered, and a dtype.
 Subject = tuple[str, str | None, str | None, str]

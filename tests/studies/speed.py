@@ -24,8 +24,8 @@ from corpus import ROOT, WRONG, Hunter, kernels
 from threadpoolctl import threadpool_limits
 
 from conformance.certify import Request, implementations
-from conformance.hunt import Effort, Hunt, HuntResult
-from conformance.sandbox import Sandbox
+from conformance.hunting.hunt import Effort, Hunt, HuntResult
+from conformance.isolation.sandbox import Sandbox
 from oracle import attention
 from oracle.readings import budget
 from oracle.readings.contract import CONTRACTS

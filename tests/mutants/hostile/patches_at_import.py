@@ -1,8 +1,8 @@
-import conformance.worker
+import conformance.isolation.worker
 
 from right import attention
 
-CALL = conformance.worker.Worker.call
+CALL = conformance.isolation.worker.Worker.call
 
 
 def call(self, request):
@@ -12,7 +12,7 @@ def call(self, request):
     return reply
 
 
-conformance.worker.Worker.call = call
+conformance.isolation.worker.Worker.call = call
 
 
 def kernel(q, k, v, *, scale=None):

@@ -1,6 +1,6 @@
 import numpy as np
 
-import conformance.calling
+import conformance.isolation.calling
 import conformance.judge
 
 from right import zeros

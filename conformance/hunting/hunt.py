@@ -16,14 +16,14 @@ from conformance.adequacy import Adequacy
 from conformance.cases.case import Case
 from conformance.cases.features import features
 from conformance.cases.strategies import random_case
-from conformance.diagnosis import Diagnosis, diagnose
+from conformance.diagnosis.diagnose import Diagnosis, diagnose
+from conformance.diagnosis.trigger import Trigger
 from conformance.examine import Clock, Examiner
+from conformance.hunting.refusals import refused, simplest_case
+from conformance.hunting.search import Effort, Search
+from conformance.isolation.sandbox import Sandbox
 from conformance.judge import Finding, Judgement
-from conformance.refusals import refused, simplest_case
 from conformance.registry import Implementation
-from conformance.sandbox import Sandbox
-from conformance.search import Effort, Search
-from conformance.trigger import Trigger
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Effort", "Hunt", "HuntResult", "Progress"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.facts import VALUES, Facts, Flag
+from conformance.diagnosis.facts import VALUES, Facts, Flag
 
 __all__ = ["INSIDE", "INSIDE_NEAR", "NEGLIGIBLE", "Atom", "Table", "fit", "rivals"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.arena import Arena, ArrayView
 from conformance.errors import UsageError
+from conformance.isolation.arena import Arena, ArrayView
 from oracle.formats import FORMATS
 
 __all__ = ["MOST_AXES", "NumpyArrays", "TorchArrays", "arrays_of", "overlap"]

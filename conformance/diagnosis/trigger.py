@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from conformance.atoms import INSIDE, INSIDE_NEAR, NEGLIGIBLE, Atom, Table, fit, rivals
 from conformance.cases.case import Case
-from conformance.elements import wrong_elements
-from conformance.facts import VALUES, Facts
+from conformance.diagnosis.atoms import INSIDE, INSIDE_NEAR, NEGLIGIBLE, Atom, Table, fit, rivals
+from conformance.diagnosis.elements import wrong_elements
+from conformance.diagnosis.facts import VALUES, Facts
+from conformance.diagnosis.neighbours import neighbours
+from conformance.diagnosis.shrink import CLEAR
 from conformance.judge import Finding, Judgement
-from conformance.neighbours import neighbours
 from conformance.registry import Implementation
-from conformance.shrink import CLEAR
 from oracle.conditions import condition_names
 
 __all__ = ["Limits", "Trigger", "find_trigger"]

@@ -9,13 +9,13 @@ from random import Random
 from conformance.cases.case import Case
 from conformance.cases.shapes import stages
 from conformance.cases.strategies import random_case
-from conformance.evidence import Evidence
+from conformance.diagnosis.evidence import Evidence
+from conformance.diagnosis.explaining import explain
+from conformance.diagnosis.shrink import keeps, shrink
+from conformance.diagnosis.trigger import Limits, Trigger, find_trigger
 from conformance.examine import Examiner
-from conformance.explaining import explain
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
-from conformance.shrink import keeps, shrink
-from conformance.trigger import Limits, Trigger, find_trigger
 
 __all__ = ["Diagnosis", "diagnose"]
 

@@ -1,4 +1,4 @@
-"""The process in which an implementation runs, started by `conformance.sandbox`.
+"""The process in which an implementation runs, started by `conformance.isolation.sandbox`.
 
 It speaks JSON over a socket, a line each way, and shares arrays through the arena, so whatever the implementation does to
 this process, the judge receives plain data. It decides nothing: it reports what came back.
@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from conformance.arena import Arena, ArrayView
-from conformance.backends import NumpyArrays, TorchArrays, arrays_of, overlap
 from conformance.cases.options import as_argument
 from conformance.errors import UsageError
+from conformance.isolation.arena import Arena, ArrayView
+from conformance.isolation.backends import NumpyArrays, TorchArrays, arrays_of, overlap
+from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
 from conformance.registry import Registration
-from conformance.state import OWN_PACKAGES, SharedState
 
 __all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import islice
 
 from conformance.adequacy import Suspect, suspects
-from conformance.declaring import Call, all_called, all_rejudged, called_otherwise, meant_otherwise, two_declared
-from conformance.evidence import MISCALLED, NUMERICAL, Claim, Evidence
+from conformance.diagnosis.declaring import Call, all_called, all_rejudged, called_otherwise, meant_otherwise, two_declared
+from conformance.diagnosis.evidence import MISCALLED, NUMERICAL, Claim, Evidence
+from conformance.diagnosis.trigger import Trigger
 from conformance.pitfalls.combined import always, together
-from conformance.trigger import Trigger
 from oracle.readings.contract import CONTRACTS
 
 __all__ = ["explain", "pitfalls_named"]

@@ -25,12 +25,12 @@ from pathlib import Path
 from socket import socket, socketpair
 from typing import Any
 
-from conformance.arena import Arena
 from conformance.cases.case import Case
 from conformance.errors import UsageError
+from conformance.isolation.arena import Arena
+from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
-from conformance.worker import CONNECTION_LOST, Worker
 
 __all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied"]
 
@@ -296,7 +296,7 @@ class Sandbox:
         tunables = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), WITHOUT_CACHE]))
         self._process = subprocess.Popen(
             # Not "-m": the worker's module should be the one that a kernel finds under its name.
-            [sys.executable, "-P", "-c", "from conformance.worker import main; main()",
+            [sys.executable, "-P", "-c", "from conformance.isolation.worker import main; main()",
              str(theirs.fileno()), str(self.arena.descriptor), self._folder],
             pass_fds=(theirs.fileno(), self.arena.descriptor),
             stdin=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from itertools import permutations
 
 from conformance.cases.case import Case
 from conformance.cases.shapes import WIDTH_LETTERS
-from conformance.evidence import MISCALLED, Claim, Evidence
+from conformance.diagnosis.evidence import MISCALLED, Claim, Evidence
 from conformance.judge import Judgement
 from conformance.registry import CALLING_CONVENTIONS, Implementation, conventions_of
 from oracle import get_method

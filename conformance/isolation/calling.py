@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.cases.shapes import WIDTH_LETTERS
+from conformance.isolation.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.parameters import unset
 from conformance.registry import Implementation
 from oracle import get_method
