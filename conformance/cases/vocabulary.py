@@ -93,11 +93,26 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ),
     # Most logits within a domain of a few units.
     ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
+    # Two maps that are nearly alike leave little of their difference.
+    **dict.fromkeys(
+        [("differential_attention", "q1"), ("differential_attention", "q2")],
+        (RECIPES["q"], (1.0, 1.0, 1.0, 1.0, 10.0, 100.0, 0.01, 0.01, 400.0, 1e-30)),
+    ),
+    ("differential_attention", "v2"): (RECIPES["v"], GAINS["v"]),
+    # Logits are products of three: with the usual gains most rows would hold one key.
+    ("latent_attention", "q_nope"): (RECIPES["q"], (1.0, 0.3, 0.3, 1.0, 3.0, 30.0, 0.01, 1e-30)),
+    ("latent_attention", "q_rope"): (RECIPES["q"], GAINS["q"]),
+    **dict.fromkeys(
+        [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
+        (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
+    ),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
-SIZES: dict[tuple[str, str], tuple[int, ...]] = {
+SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
+    ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
+    ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
     ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
     ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
     ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),

@@ -17,7 +17,8 @@ from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import exponential_error
 
 __all__ = [
-    "FARTHEST", "as_operand", "as_stored", "logarithm", "number", "probabilities", "rounded_again", "shifted_exponentials",
+    "FARTHEST", "as_operand", "as_stored", "logarithm", "number", "probabilities", "rms_normalised", "rounded_again",
+    "shifted_exponentials",
 ]  # fmt: skip
 
 # At this distance from the maximum a weight is far below every format's smallest number.
@@ -100,6 +101,22 @@ def probabilities(weights: Any, total: Any) -> Any:
     if not isinstance(quotient, Bounded):
         return quotient
     return Bounded(quotient.value, np.fmin(quotient.full_error, 1 + 2 * quotient.contract.unit_roundoff), quotient.contract)
+
+
+def rms_normalised(x: Any, eps: float) -> Any:
+    """Rows over their root mean square, x / sqrt(mean(x^2) + eps), over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4).
+
+    However wrong the rows are, what a kernel computes for n elements lies between -sqrt(n) and sqrt(n).
+    """
+    width = x.shape[-1]
+    mean = np.sum(x * x, axis=-1, keepdims=True) / max(width, 1)
+    out = x / np.sqrt(mean + number(eps, like=x))
+    if not isinstance(out, Bounded):
+        return out
+    contract = out.contract
+    farthest = np.abs(out.value) + np.sqrt(width) * (1 + contract.gamma(width) + 4 * contract.unit_roundoff)
+    known = np.isfinite(mean.full_error) & np.isfinite(x.full_error)  # where squares overflow, the quotient may be NaN
+    return Bounded(out.value, np.where(known, np.fmin(out.full_error, farthest), np.inf), contract)
 
 
 def rounded_again(x: Perturbed, unit: float, spacing: float) -> Perturbed:
