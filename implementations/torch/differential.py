@@ -57,8 +57,8 @@ def differential_doubled_heads(
         shift = row_shift(scores.amax(dim=3, keepdim=True)) if keys else 0.0
         weights = torch.exp(scores - shift)
         weights = rounded(normalised(weights, weights.sum(dim=3, keepdim=True)), q1)
-        first, second = grouped_matmul(weights, values).split(heads, dim=1)
-        parts.append(_finished(first - lam * second, lam_init, eps))
+        both = grouped_matmul(weights, values)
+        parts.append(_finished(both[:, :heads] - lam * both[:, heads:], lam_init, eps))
     out = torch.cat(parts, dim=2) if parts else values.new_zeros((*q1.shape[:3], v.shape[3]))
     return out.to(v.dtype)
 
