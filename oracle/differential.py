@@ -69,7 +69,8 @@ def differential_attention(
     options = {"causal": causal, "scale": scale, "causal_alignment": causal_alignment}
     first = attention.spec(q1, k1, v, **options)
     second = attention.spec(q2, k2, v if v2 is None else v2, **options)
-    out = as_stored(first) - as_stored(second) * constant(lam, second)
+    # A kernel of 16 bits that calls a fused attention twice rounds every intermediate result.
+    out = as_stored(first) - as_stored(as_stored(second) * constant(lam, second))
     if lam_init is None:
         return out
     part = 1 - number(lam_init, like=out)
