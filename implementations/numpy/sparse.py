@@ -13,6 +13,8 @@ import numpy as np
 
 from conformance import block_sizes, register
 from implementations.numpy.logits import Array, working_dtype
+from implementations.threads import for_each
+from implementations.tiling import tiles
 
 __all__ = ["bigbird", "block_sparse", "fixed", "local_global", "pattern", "strided"]
 
@@ -35,19 +37,20 @@ def _attend(q: Array, k: Array, v: Array, scale: float | None, block_q: int, gat
         keys, allowed = gather(positions[:, None])
         if keys.size == 0 or out.size == 0:
             continue
-        gathered = k[:, :, keys].astype(dtype)[:, :, None]
-        out[:, :, :, positions] = (
-            _softmax(rows[:, :, :, positions] @ gathered.swapaxes(-1, -2), allowed) @ v[:, :, keys].astype(dtype)[:, :, None]
-        )
+        logits = rows[:, :, :, positions] @ k[:, :, keys].astype(dtype)[:, :, None].swapaxes(-1, -2)
+        weights, total = _exponentials(logits, allowed)
+        out[:, :, :, positions] = weights @ v[:, :, keys].astype(dtype)[:, :, None] / total
     return out.reshape(batch, heads, queries, v.shape[3]).astype(q.dtype)
 
 
-def _softmax(logits: Array, allowed: Array) -> Array:
-    logits = np.where(allowed, logits, -np.inf)
-    largest = logits.max(axis=-1, keepdims=True)
-    weights = np.exp(logits - np.where(np.isneginf(largest), 0, largest))
-    total = weights.sum(axis=-1, keepdims=True)
-    return weights / np.where(total == 0, 1, total)
+def _exponentials(logits: Array, allowed: Array) -> tuple[Array, Array]:
+    """Weights of a softmax before they are divided by their sum, and what to divide by; the logits are overwritten."""
+    np.copyto(logits, logits.dtype.type(-np.inf), where=~allowed)
+    largest = logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    logits -= np.where(np.isneginf(largest), logits.dtype.type(0), largest)
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=-1, keepdims=True)
+    return logits, np.where(total == 0, total.dtype.type(1), total)
 
 
 def _between(first: int, last: int, length: int) -> Array:
@@ -56,39 +59,53 @@ def _between(first: int, last: int, length: int) -> Array:
 
 @register(
     "local_global_attention", backend="numpy", name="numpy.local_global", dtypes=DTYPES, tunables=TUNABLES,
-    description="windows of keys sliced block by block, global rows apart",
+    description="windows of keys sliced block by block, beside all global keys; global rows apart",
 )  # fmt: skip
 def local_global(
     q: Array, k: Array, v: Array, *, window: int, global_tokens: Sequence[int], causal: bool = False, scale: float | None = None,
-    global_self: bool = True, global_rows: bool = True, block_q: int = 128,
+    global_self: bool = True, global_rows: bool = True, block_q: int = 64,
 ) -> Array:  # fmt: skip
-    """A window and the global keys for every query; then once more all keys for the global queries."""
-    length = q.shape[2]
+    """Keys are views, and the mask of a window is cut out of one: only what a block computes is ever copied."""
+    batch, heads, length, width = q.shape
+    groups, dtype = k.shape[1], working_dtype(q)
     special = np.unique(np.asarray(global_tokens, dtype=np.int64))
+    hidden = np.zeros(length, dtype=bool)  # global keys are not among those of a window
+    hidden[special] = True
+    reach = min(window, length)
+    # Query i of a block stands at column i + reach of the keys from `reach` before the block on.
+    columns, offsets = min(block_q, length), np.arange(min(block_q, length) + 2 * reach)
+    ahead = offsets - np.arange(columns)[:, None] - reach
+    band = (np.abs(ahead) <= reach) & ((ahead <= 0) | (not causal))
+    positions = np.arange(length)[:, None]
+    shown = (special <= positions) | (not causal)  # (L, number of global keys)
+    if not global_self:
+        shown &= special != positions
+    rows = (q.astype(dtype) * dtype.type(width**-0.5 if scale is None else scale)).reshape(batch, groups, heads // groups, length, width)
+    keys, values = (x.astype(dtype, copy=False)[:, :, None] for x in (k, v))
+    far_keys, far_values = keys[:, :, :, special], values[:, :, :, special]
+    out = np.empty((batch, groups, heads // groups, length, v.shape[3]), q.dtype)
 
-    def narrowed(positions: Array, keys: Array, allowed: Array) -> Array:
-        if causal:
-            allowed = allowed & (keys <= positions)
+    def attend(block: slice) -> None:
+        near = slice(max(block.start - reach, 0), min(block.stop + reach, length))
+        own = rows[:, :, :, block]
+        logits = np.concatenate([own @ keys[:, :, :, near].swapaxes(-1, -2), own @ far_keys.swapaxes(-1, -2)], axis=-1)
+        start, count = near.start - block.start + reach, near.stop - near.start
+        allowed = np.concatenate([band[: block.stop - block.start, start : start + count] & ~hidden[near], shown[block]], axis=1)
+        weights, total = _exponentials(logits, allowed)
+        out[:, :, :, block] = (weights[..., :count] @ values[:, :, :, near] + weights[..., count:] @ far_values) / total
+
+    def attend_globally(block: slice) -> None:
+        own = special[block, None]
+        allowed = (own >= positions.T) | (not causal)
         if not global_self:
-            allowed = allowed & ~((keys == positions) & np.isin(positions, special))
-        return allowed
+            allowed &= own != positions.T
+        weights, total = _exponentials(rows[:, :, :, own[:, 0]] @ keys.swapaxes(-1, -2), allowed)
+        out[:, :, :, own[:, 0]] = weights @ values / total
 
-    def near(positions: Array) -> tuple[Array, Array]:
-        first, last = int(positions[0, 0]), int(positions[-1, 0])
-        local = _between(first - window, last + window, length)
-        elsewhere = special[(special < first - window) | (special > last + window)]
-        keys = np.concatenate([local, elsewhere])
-        allowed = (np.abs(keys - positions) <= window) | np.isin(keys, special)
-        return keys, narrowed(positions, keys, allowed)
-
-    out = _attend(q, k, v, scale, block_q, near)
-    if global_rows and special.size:
-        keys = np.arange(length)
-        out[:, :, special] = _attend(
-            q[:, :, special], k, v, scale, block_q,
-            lambda index: (keys, narrowed(special[index], keys, np.ones((len(index), length), dtype=bool))),
-        )  # fmt: skip
-    return out
+    for_each([*tiles(slice(0, length), block_q)], attend, batch * heads * length * (2 * reach + columns))
+    if global_rows:
+        for_each([*tiles(slice(0, special.size), block_q)], attend_globally, batch * heads * special.size * length)
+    return out.reshape(batch, heads, length, v.shape[3])
 
 
 @register(
