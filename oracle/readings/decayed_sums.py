@@ -80,7 +80,7 @@ def _bounded_states(first: Any, decays: Any, k: Bounded, v: Bounded) -> Bounded:
     with np.errstate(over="ignore", invalid="ignore"):
         error = _scan(start_error, kept * (1 + unit) ** 2 * (decay + decay_error), own)
         error += _of_chunks(np.abs(start), decay, np.abs(k.value), np.abs(v.value), contract)
-        lost = ~(sizes + error <= contract.accumulate.largest)
+        lost = ~(sizes + error <= contract.state_largest)
     if lost.any():  # a number that may overflow stays lost, whatever it is multiplied by
         error = np.where(np.logical_or.accumulate(lost, axis=0), np.inf, error)
     return Bounded(np.moveaxis(states, 0, 2), np.moveaxis(error, 0, 2), contract)

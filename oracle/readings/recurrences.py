@@ -24,12 +24,21 @@ def as_state(state: Any) -> Any:
     """A recurrence's state about to be kept for the next token: the contract says in which format."""
     if isinstance(state, Perturbed):
         contract = state.noise.contract
-        return rounded_again(state, contract.state, contract.state_spacing)
+        kept = rounded_again(state, contract.state, contract.state_spacing)
+        return kept if not contract.state else Perturbed(_held(kept.samples, contract), state.noise)
     if not isinstance(state, Bounded) or not state.contract.state:
         return state
     contract, magnitude = state.contract, np.abs(state.value)
     error = state.full_error + contract.state * (magnitude + state.full_error) + contract.state_spacing * (magnitude > 0)
-    return Bounded(state.value, error, contract)
+    return Bounded(state.value, np.where(magnitude + error <= contract.state_largest, error, np.inf), contract)
+
+
+def _held(samples: np.ndarray, contract: PrecisionContract) -> np.ndarray:
+    """Samples of a state, unknown where it or the exact one is beyond its format."""
+    beyond = np.abs(samples) > contract.state_largest
+    beyond[1:] |= beyond[:1]
+    beyond[0] = False
+    return np.where(beyond, np.nan, samples)
 
 
 def decays(gates: Any) -> Any:

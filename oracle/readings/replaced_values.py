@@ -169,7 +169,7 @@ def _bounded(first: Any, q: Bounded, k: Bounded, v: Bounded, beta: Bounded, deca
 def _lost(states: np.ndarray, errors: np.ndarray, known: np.ndarray, values: np.ndarray, contract: PrecisionContract) -> np.ndarray:
     """Errors that are infinite from the token on at which a number of the column may have overflowed."""
     half = contract.accumulate.largest / 2  # a difference of two numbers within it is in range
-    beyond = ~(np.abs(states) + errors <= half).all(axis=-2, keepdims=True)
+    beyond = ~(np.abs(states) + errors <= min(half, contract.state_largest)).all(axis=-2, keepdims=True)
     beyond[1:] |= ~(known + np.abs(values) <= half)
     return np.where(np.logical_or.accumulate(beyond, axis=0), np.inf, errors) if beyond.any() else errors
 
@@ -239,7 +239,7 @@ def _perturb(samples: np.ndarray, likely: np.ndarray, repeated: np.ndarray, nois
 
 def _watch(samples: np.ndarray, contract: PrecisionContract, t: int) -> None:
     """What lies beyond the range of the accumulation is unknown, and so is all that comes of it."""
-    largest = contract.accumulate.largest
+    largest = contract.state_largest
     if t % WATCH == 0 or not np.abs(samples[0]).max(initial=0.0) <= NEAR * largest:
         beyond = ~(np.abs(samples) <= largest)
         if beyond.any():
