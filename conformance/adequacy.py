@@ -18,6 +18,7 @@ from oracle import get_method
 from oracle.conditions import condition_names
 from oracle.formats import FORMATS
 from oracle.readings import Expected
+from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Adequacy", "Suspect", "lift", "run_suspect", "suspects"]
 
@@ -57,13 +58,16 @@ def suspects(method: str, tunables: Collection[str] = ()) -> tuple[Suspect, ...]
     )
 
 
-def lift(case: Case, arguments: Mapping[str, Any], order: str | None = None) -> tuple[dict[str, Any], Setting]:
+def lift(
+    case: Case, arguments: Mapping[str, Any], order: str | None = None, contract: PrecisionContract | None = None
+) -> tuple[dict[str, Any], Setting]:
     """The arguments in the dtype in which pitfalls compute, and how the implementation computes.
 
     Args:
         case: what was called.
         arguments: by name, contiguous, and the conventions.
         order: of the axes, if the implementation declares one; what lies where in memory is then not told.
+        contract: whose roundings are no mistake; None for any.
     """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     lifted = {
@@ -74,7 +78,7 @@ def lift(case: Case, arguments: Mapping[str, Any], order: str | None = None) -> 
         for name, recipe in case.arrays.items()
         if recipe.layout != "contiguous" and order is None
     }
-    return lifted, Setting(case.dtype, working, case.tunables, layouts)
+    return lifted, Setting(case.dtype, working, case.tunables, layouts, contract)
 
 
 def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:
@@ -113,8 +117,11 @@ def _speaks_of_others(pitfall: Pitfall, implementation: Implementation) -> bool:
 class Adequacy:
     """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
 
-    def __init__(self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect) -> None:
-        self.implementation, self._run = implementation, run
+    def __init__(
+        self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect,
+        contract: PrecisionContract | None = None,
+    ) -> None:  # fmt: skip
+        self.implementation, self._run, self._contract = implementation, run, contract
         self._open = list(suspects(implementation.method, implementation.tunables))
         self._unlikely = {suspect.name for suspect in self._open if _speaks_of_others(suspect.pitfall, implementation)}
         self._met: set[str] = set()
@@ -166,4 +173,4 @@ class Adequacy:
 
     def _lift(self, case: Case) -> tuple[dict[str, Any], Setting]:
         meaning = self.implementation.meaning
-        return lift(case, {**case.arguments(meaning), **meaning}, self.implementation.layout)
+        return lift(case, {**case.arguments(meaning), **meaning}, self.implementation.layout, self._contract)

@@ -8,7 +8,7 @@ adds to a finding what the output says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from conformance.registry import Implementation
 from oracle import get_method
 from oracle.readings import Expected
 
-__all__ = ["probe_cases", "read", "reading"]
+__all__ = ["listed_case", "probe_cases", "read", "reading", "taken_by"]
 
 EQUAL = "q=zeros(0) k=normal(0)"  # all visible keys weigh the same
 OWN = f"q=signs(0)*{SELECTING_GAIN:g} k=signs(0) v=bits(0) d=16"  # query i selects key i
@@ -235,8 +235,13 @@ TILES = {"block": 16, "count": 3}
 
 def probe_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
     """The probes that an implementation's options and restrictions admit, always in the same order."""
+    return taken_by(implementation, _listed(implementation, dtype))
+
+
+def taken_by(implementation: Implementation, listed: Iterable[Case]) -> Iterator[Case]:
+    """Those of some cases that an implementation's options and restrictions admit, each once."""
     seen = set()
-    for case in _listed(implementation, dtype):
+    for case in listed:
         required = {spec.name for spec in case.specification.positional}
         taken = {*case.options, *case.arrays} - required <= set(implementation.options)
         if taken and implementation.admits(case.facts()) and str(case) not in seen:
@@ -247,22 +252,23 @@ def probe_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
 def _listed(implementation: Implementation, dtype: str) -> Iterator[Case]:
     method = implementation.method
     for line in PROBES.get(method, ()):
-        yield _case(line, implementation, dtype)
+        yield listed_case(line, implementation, dtype)
     for line in TUNABLE_PROBES if method in DENSE else ():
-        case = _case(line, implementation, dtype)
+        case = listed_case(line, implementation, dtype)
         for name, tunable in implementation.tunables.items():
             for value in TUNABLE_VALUES.get(tunable.kind, tunable.choices):
                 yield replace(case, tunables={**case.tunables, name: value})
 
 
-def _case(line: str, implementation: Implementation, dtype: str) -> Case:
+def listed_case(line: str, implementation: Implementation, dtype: str, given_tunables: Mapping[str, int] | None = None) -> Case:
+    """A case from the part of its line that matters: batches and heads are 1 where not given, Dv is D, tunables are usual ones."""
     words = dict(word.split("=", 1) for word in line.split())
     given = {**{letter: "1" for letter in get_method(implementation.method).signature.dims if letter in "bhg"}, **words}
     if "d" in given:
         given.setdefault("e", given["d"])
     case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))
     tunables = {name: TILES.get(tunable.kind) or tunable.choices[0] for name, tunable in implementation.tunables.items()}
-    return replace(case, tunables=tunables)
+    return replace(case, tunables={**tunables, **(given_tunables or {})})
 
 
 def read(judgement: Judgement) -> Judgement:

@@ -14,29 +14,15 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.readings.bounded import Bounded
+from oracle.readings.decayed_sums import decayed_states, flushed_products
 from oracle.readings.ops import number
-from oracle.readings.recurrences import as_state
 
 __all__ = ["gated_linear_attention", "retention"]
 
 Array = Any  # an ndarray of floats or balls, or a Bounded: whatever the reading brings
 
-# A cumulative sum of gates spans so many tokens at most: no kernel's chunk is longer.
-LONGEST_CHUNK = 512
-
-# Queries, keys, their products and the state are each fed to a matrix product once.
-CHUNK_OPERANDS = 4
-
-# exp(G_i - G_j) from two cumulative sums: every addition from j to i rounds relative to the sum, however small what it adds is;
-# a scan that adds in a tree rounds the two sums apart.
-CUMULATIVE_ROUNDINGS = 4
-
-# Below this a decay is 0 in every format.
-LARGEST_GATE = -2000.0
-
-# A token costs the oracle as much as so many elements of a product.
-COST = "600 * l"
+# All states are held at once, and their errors; and a token costs what so many numbers do, as the scan over tokens is Python's.
+COST = "l * (230 + 2 * b * h * d * e)"
 
 
 def _recurrence(q: Array, k: Array, v: Array, decays: Array, scale: float | None, state: Array | None) -> tuple[Array, Array]:
@@ -44,50 +30,9 @@ def _recurrence(q: Array, k: Array, v: Array, decays: Array, scale: float | None
     scale = 1 / np.sqrt(number(q.shape[-1], like=q)) if scale is None else scale
     if state is None:
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
-    rows = []
-    for t in range(q.shape[2]):
-        state = as_state(state * decays[:, :, t, :, None] + k[:, :, t, :, None] * v[:, :, t, None, :])
-        rows.append(np.matmul(q[:, :, t, None, :], state)[:, :, 0] * scale)
-    return (np.stack(rows, axis=2) if rows else np.zeros((*q.shape[:3], v.shape[3]))), state
-
-
-def _in_chunks(
-    outputs: tuple[Array, Array], q: Array, k: Array, v: Array, gates: Array | None, scale: float | None, state: Array | None
-) -> tuple[Array, Array]:
-    """Widen the bounds of the two outputs by what a chunked kernel rounds besides; nothing in other readings.
-
-    Its weights q_i exp(G_i - G_j) k_j come from cumulative gates G, whose rounding is relative to their own size, and its
-    products take operands in the storage format. They are inner products of D terms, and it adds up those of a chunk for
-    every output, while here terms may cancel in the state before a query reads them. What is as small as a decayed key may
-    be flushed to zero, and then stands before a large value.
-    """
-    out, final = outputs
-    if gates is None or not isinstance(out, Bounded) or not isinstance(final, Bounded):
-        return outputs
-    contract, plain = out.contract, gates.value if isinstance(gates, Bounded) else gates
-    gates = np.broadcast_to(plain, (*q.shape[:3], q.shape[3]))
-    queries, keys, values = (np.abs(x.value) for x in (q, k, v))
-    factor = abs(q.shape[-1] ** -0.5 if scale is None else scale)
-    magnitude = np.zeros(final.shape) if state is None else np.abs(state.value)
-    total = np.cumsum(np.minimum(-gates, -LARGEST_GATE), axis=2)
-    reach = total - np.pad(total, ((0, 0), (0, 0), (LONGEST_CHUNK, 0), (0, 0)))[:, :, : total.shape[2]]
-    unit, operand = CUMULATIVE_ROUNDINGS * contract.unit_roundoff, CHUNK_OPERANDS * contract.operand
-    rounded = operand + contract.gamma(q.shape[3] + np.minimum(np.arange(q.shape[2]) + 1, LONGEST_CHUNK))
-    flushed, undecayed = contract.flush + contract.operand_spacing, magnitude
-    wrong, error, extra = np.zeros(final.shape), np.zeros(final.shape), np.zeros(out.shape)
-    for t in range(q.shape[2]):
-        key, row, query = keys[:, :, t, :, None], values[:, :, t, None, :], queries[:, :, t, None]
-        decay = np.exp(gates[:, :, t, :, None])
-        magnitude = magnitude * decay
-        error = error * decay + unit * reach[:, :, t, :, None] * magnitude
-        magnitude = magnitude + key * row
-        undecayed = undecayed + (1 + key) * row
-        wrong = error + rounded[t] * magnitude
-        extra[:, :, t] = factor * (np.matmul(query, wrong) + flushed * np.matmul(query + 1, undecayed))[:, :, 0]
-    return (
-        Bounded(out.value, out.full_error + extra, contract),
-        Bounded(final.value, final.full_error + wrong + flushed * undecayed, contract),
-    )
+    states = decayed_states(state, decays, k, v)
+    out = np.matmul(q[:, :, :, None, :], states[:, :, 1:])[:, :, :, 0]
+    return flushed_products(out, state, k, v) * scale, states[:, :, -1]
 
 
 @method(
@@ -119,8 +64,7 @@ def gated_linear_attention(
     Raises:
         OptionError: a gate is positive.
     """
-    outputs = _recurrence(q, k, v, np.exp(g), scale, initial_state)
-    return _in_chunks(outputs, q, k, v, g, scale, initial_state)
+    return _recurrence(q, k, v, np.exp(g), scale, initial_state)
 
 
 @method(
@@ -153,6 +97,4 @@ def retention(
         OptionError: a decay lies outside its range.
     """
     decays = np.broadcast_to(decay[None, :, None, None], (*q.shape[:3], 1))
-    outputs = _recurrence(q, k, v, decays, scale, initial_state)
-    gates = np.log(decays.value) if isinstance(decays, Bounded) else None
-    return _in_chunks(outputs, q, k, v, gates, scale, initial_state)
+    return _recurrence(q, k, v, decays, scale, initial_state)

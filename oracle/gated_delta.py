@@ -17,7 +17,8 @@ import numpy as np
 
 from oracle.catalogue import method
 from oracle.readings.ops import number
-from oracle.readings.recurrences import ChunkTerms, as_state, decays, in_one_chunk
+from oracle.readings.recurrences import decays, in_one_chunk
+from oracle.readings.replaced_values import replaced_values
 
 __all__ = ["delta_rule", "gated_delta_rule"]
 
@@ -34,19 +35,8 @@ def _recurrence(
     scale = 1 / np.sqrt(number(q.shape[-1], like=q)) if scale is None else scale
     if state is None:
         state = np.zeros((*q.shape[:2], q.shape[3], v.shape[3]))
-    terms, rows = ChunkTerms(q.shape[3]), []
-    state = terms.add(state)
-    read = terms.read(state)
-    for t in range(q.shape[2]):
-        if decay is not None:
-            state = terms.decayed(state, decay[:, :, t, :, None])
-            read = terms.read(state)
-        known = np.matmul(k[:, :, t, None, :], read)[:, :, 0]
-        written = (v[:, :, t] - known) * beta[:, :, t, None]
-        state = as_state(state + terms.product(k[:, :, t], written))
-        read = terms.read(state)
-        rows.append(np.matmul(q[:, :, t, None, :], read)[:, :, 0] * scale)
-    return in_one_chunk(np.stack(rows, axis=2), read, k, beta) if rows else (np.zeros((*q.shape[:3], v.shape[3])), read)
+    out, state = replaced_values(state, q, k, v, beta, decay)
+    return in_one_chunk(out * scale, state, k, beta)
 
 
 @method(

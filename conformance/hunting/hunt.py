@@ -91,7 +91,7 @@ class Hunt:
         refusals = refused(implementation, dtype, Examiner(implementation, dtype, sandbox, contract).examine)
         self.implementation = implementation = implementation.declaring(restrictions=refusals)
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
-        self.adequacy = Adequacy(implementation)
+        self.adequacy = Adequacy(implementation, contract=self.examiner.judge.contract)
         self.search = Search(self.examiner, self.adequacy, effort, remembered)
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()

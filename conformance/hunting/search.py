@@ -1,10 +1,10 @@
 """The search: which cases a hunt executes, and in which order.
 
-First those that refuted the implementation before, then probes and independent random ones, cheap stages first, then those
-that invariants judge, then a directed search for the largest error over budget, and at last cases aimed at the mistakes
-that are still not ruled out. The oracle and the known mistakes run without the implementation, so whether a case rules one
-out is known before it is called: where a call is so slow that not all cases fit into the time, aimed ones come early, and
-every call counts.
+First those that refuted the implementation before, then probes and independent random ones, cheap stages first, then rows of
+thousands of tokens where a method carries a state along, then those that invariants judge, then a directed search for the
+largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle and the known
+mistakes run without the implementation, so whether a case rules one out is known before it is called: where a call is so slow
+that not all cases fit into the time, aimed ones come early, and every call counts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from conformance.cases.strategies import cases, random_case
 from conformance.examine import Examiner
 from conformance.invariants.drawing import invariant_cases
 from conformance.judge import Judgement
+from conformance.long_rows import long_cases
 from conformance.probes import probe_cases
 
 __all__ = ["LEAST_SHARE", "Effort", "Search"]
@@ -114,6 +115,7 @@ class Search:
                 share = stage.share / sum(later.share for later in self.random_stages[index:])
                 yield from self._random(stage, count, time.monotonic() + share * (self._until - time.monotonic()))
             if not self._slow:
+                yield from self._in_addition("long rows", long_cases(self.implementation, self.dtype))
                 named = invariant_cases(self.examiner, self.effort.examples, self.effort.seconds, self.effort.seed)
                 yield from self._in_addition("invariants", named)
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from oracle.formats import FORMATS
+from oracle.readings.contract import PrecisionContract
+
 __all__ = ["Pitfall", "Setting", "declare", "pitfalls_for"]
 
 
@@ -26,12 +29,24 @@ class Setting:
         tunables: tile sizes of the case, where the implementation has any.
         layouts: by array, if it is not contiguous, its layout and the axis that this repeats: the last two arguments of
             `conformance.cases.layouts.lay_out`. The arguments themselves are contiguous.
+        contract: under which the call is judged; None where any precision narrower than usual is a mistake.
     """
 
     dtype: str
     working: np.dtype
     tunables: Mapping[str, int]
     layouts: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+    contract: PrecisionContract | None = None
+
+    @property
+    def half(self) -> bool:
+        """Whether arguments are stored in 16 bits and sums are not: to round a sum to 16 bits is a mistake."""
+        return FORMATS[self.dtype].is_half and not (self.contract is not None and self.contract.accumulate.is_half)
+
+    @property
+    def narrow_state(self) -> bool:
+        """Whether a recurrence may keep its state in fewer bits than it computes in."""
+        return self.contract is not None and self.contract.state > 0
 
 
 @dataclass(frozen=True)

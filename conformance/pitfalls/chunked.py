@@ -147,7 +147,7 @@ class StateInStorage(Linear):
     name = "state-in-storage-dtype"
     explanation = "The state is kept in the 16 bits of the inputs: each token is rounded into it, and a long sum stops growing."
     citation = "Blanchard et al. 2020, SIAM J. Sci. Comput. 42(3), C124"
-    needs = "half and l > 16"
+    needs = "half and l > 16 and not narrow_state"
 
     def outputs(self) -> tuple[Array, ...]:
         queries, keys = self.query_features(), self.key_features() * self.gates()

@@ -141,7 +141,7 @@ class Reference(Steps):
             "hidden": lambda: self.mask is not None or not self.band.all(),
             "empty": lambda: self.mask is not None or not self.band.any(axis=-1).all(),
             "moved": lambda: not np.array_equal(self.band, self.within_band()),
-            "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
+            "half": self.setting.half, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array, Steps
-from oracle.formats import FORMATS
 
 GLA = "Yang et al. 2023, eq. 3-4, arXiv:2312.06635"
 CHUNKS = "Yang et al. 2023, section 4.2, arXiv:2312.06635"
@@ -37,7 +36,7 @@ class Recurrent(Steps):
         return {
             "b": self.batch, "h": self.heads, "l": self.length, "d": self.width, "e": self.v.shape[3], "scale": self.scale,
             "initial_state": True if self.initial is not None else None, "chunk": self.chunk, "factor": Recurrent.factor(self),
-            "retains": self.retains, "half": FORMATS[self.setting.dtype].is_half,
+            "retains": self.retains, "half": self.setting.half, "narrow_state": self.setting.narrow_state,
             "decays": lambda: bool((self.right_gates() < -1e-3).any()),
         }  # fmt: skip
 
@@ -287,7 +286,7 @@ class StateInStorageDtype(Recurrent):
     name = "state-in-storage-dtype"
     explanation = "The state is rounded to the storage dtype at every token, and loses what is small against it."
     citation = CHUNKS
-    needs = "half and l > 16"
+    needs = "half and l > 16 and not narrow_state"
 
     def kept(self, state: Array) -> Array:
         return self.stored(state)

@@ -16,7 +16,6 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array, Steps
-from oracle.formats import FORMATS
 
 __all__ = ["Gated", "Linear", "also_in", "sigmoid"]
 
@@ -45,7 +44,8 @@ class Linear(Steps):
         dims = dict(zip("bhlde", (*self.q.shape, self.v.shape[3]), strict=True))
         return {
             **dims, "feature_map": self.feature_map, "causal": self.causal or None, "eps": self.eps, "chunk": self.chunk,
-            "mapped": self.feature_map != self.default_map, "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
+            "mapped": self.feature_map != self.default_map, "half": self.setting.half,
+            "narrow_state": self.setting.narrow_state, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:

@@ -37,7 +37,7 @@ class Linformer(Steps):
         dims = dict(zip("bhld", self.q.shape, strict=True))
         return {
             **dims, "s": self.keys, "p": self.projected, "w": self.v.shape[3], "scale": self.scale, "factor": Linformer.factor(self),
-            "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
+            "half": self.setting.half, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:

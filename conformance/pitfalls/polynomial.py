@@ -13,7 +13,6 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array, Steps
-from oracle.formats import FORMATS
 
 __all__ = ["Chebyshev"]
 
@@ -41,7 +40,7 @@ class Chebyshev(Steps):
         return {
             **dims, "s": self.keys, "e": self.v.shape[3], "degree": self.degree, "scale": self.scale, "factor": Chebyshev.factor(self),
             "low": self.low, "high": self.high, "nodes": self.nodes,
-            "half": FORMATS[self.setting.dtype].is_half, "dtype": self.setting.dtype,
+            "half": self.setting.half, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:

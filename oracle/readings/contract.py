@@ -61,6 +61,7 @@ class PrecisionContract:
         state: unit roundoff of the narrower format in which a recurrence keeps its state from token to token; 0 where that
             is no narrower than the accumulation.
         state_spacing: half the subnormal spacing of that format; 0 for none.
+        state_largest: largest number of that format, or of the accumulation.
     """
 
     name: str
@@ -72,6 +73,7 @@ class PrecisionContract:
     operand_largest: float = np.inf
     state: float = 0.0
     state_spacing: float = 0.0
+    state_largest: float = np.inf
 
     @property
     def unit_roundoff(self) -> float:
@@ -151,6 +153,7 @@ def _mixed(
         operand_largest=FORMATS[cast].largest if rounding else np.inf,
         state=kept,
         state_spacing=kept_spacing,
+        state_largest=(FORMATS[state] if state and kept else accumulation).largest,
     )
 
 

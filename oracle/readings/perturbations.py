@@ -15,7 +15,7 @@ import numpy as np
 from oracle.readings.contract import INDEPENDENT_SAMPLES, LAMBDA, PrecisionContract
 from oracle.readings.perturbed import Noise, Perturbed, UnperturbedOperation, perturbation, samples_of
 
-__all__ = ["perturb", "round_samples"]
+__all__ = ["accumulated", "perturb", "round_samples"]
 
 
 def noise_of(*operands: Any) -> Noise:
@@ -72,7 +72,7 @@ def perturb(samples: np.ndarray, amplitude: Any, noise: Noise) -> Perturbed:
         return in_range(_with_errors(samples, amplitude, 1.0, noise).samples, noise)
 
 
-def _accumulated(samples: np.ndarray, magnitude: np.ndarray, terms: np.ndarray | float, noise: Noise) -> Perturbed:
+def accumulated(samples: np.ndarray, magnitude: np.ndarray, terms: np.ndarray | float, noise: Noise) -> Perturbed:
     """The errors of sums of ``terms`` terms, ``magnitude`` being the sum of the absolute values, with one sample or all."""
     contract: PrecisionContract = noise.contract
     likely, worst = contract.gamma(terms) / LAMBDA, contract.gamma(terms, alike=terms)
@@ -145,7 +145,7 @@ def matmul(a: Any, b: Any) -> Perturbed:
         magnitude = np.matmul(*first)
     if value.ndim == ndim:
         raise AssertionError("a product without samples")
-    return _accumulated(value, magnitude, float(left.shape[-1]), noise) if left.shape[-1] else Perturbed(value, noise)
+    return accumulated(value, magnitude, float(left.shape[-1]), noise) if left.shape[-1] else Perturbed(value, noise)
 
 
 @perturbation((np.add, "reduce"), np.sum)
@@ -155,7 +155,7 @@ def total(a: Perturbed, axis: int | tuple[int, ...] | None = None, keepdims: boo
     with np.errstate(invalid="ignore", over="ignore"):
         value = a.samples.sum(axis=shifted, keepdims=keepdims)
         magnitude = np.abs(a.value).sum(axis=axes, keepdims=keepdims)
-    return _accumulated(value, magnitude, float(math.prod(a.shape[one] for one in axes)), a.noise)
+    return accumulated(value, magnitude, float(math.prod(a.shape[one] for one in axes)), a.noise)
 
 
 @perturbation(np.cumsum)
@@ -163,7 +163,7 @@ def cumsum(a: Perturbed, axis: int) -> Perturbed:
     axis %= a.ndim
     value, magnitude = np.cumsum(a.samples, axis=axis + 1), np.cumsum(np.abs(a.value), axis=axis)
     count = np.arange(1.0, a.shape[axis] + 1).reshape(-1, *(1,) * (a.ndim - 1 - axis))
-    return _accumulated(value, magnitude, count, a.noise)
+    return accumulated(value, magnitude, count, a.noise)
 
 
 @perturbation(np.einsum)
@@ -176,7 +176,7 @@ def einsum(subscripts: str, *operands: Any) -> Perturbed:
     stacked = ",".join(f"Z{part}" if isinstance(x, Perturbed) else part for part, x in zip(parts, operands, strict=True))
     value = np.einsum(f"{stacked}->Z{output}", *(x.samples if isinstance(x, Perturbed) else x for x in operands))
     magnitude = np.einsum(subscripts, *(np.abs(x.value if isinstance(x, Perturbed) else x) for x in operands))
-    return _accumulated(value, magnitude, float(math.prod(size for letter, size in sizes.items() if letter not in output)), noise)
+    return accumulated(value, magnitude, float(math.prod(size for letter, size in sizes.items() if letter not in output)), noise)
 
 
 @perturbation(np.where)

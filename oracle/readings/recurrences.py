@@ -10,32 +10,35 @@ from typing import Any
 import numpy as np
 
 from oracle.readings.bounded import Bounded
-from oracle.readings.contract import GATE_REACH, LAMBDA, PrecisionContract
+from oracle.readings.contract import GATE_REACH, PrecisionContract
 from oracle.readings.features import largest_stored, values_of
 from oracle.readings.ops import FARTHEST, rounded_again
 from oracle.readings.perturbations import perturb
 from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import exponential_error, finish
 
-__all__ = ["ChunkTerms", "as_state", "decays", "in_one_chunk"]
-
-# Decayed keys, decayed queries and their products, or the two matrices of a WY form and the solved triangle.
-REGROUPED_OPERANDS = 3
-
-# A chunk holds so many tokens at most; a term counts less and less until then, instead of all at once.
-FADING = 1 - 1 / GATE_REACH
+__all__ = ["as_state", "decays", "in_one_chunk"]
 
 
 def as_state(state: Any) -> Any:
     """A recurrence's state about to be kept for the next token: the contract says in which format."""
     if isinstance(state, Perturbed):
         contract = state.noise.contract
-        return rounded_again(state, contract.state, contract.state_spacing)
+        kept = rounded_again(state, contract.state, contract.state_spacing)
+        return kept if not contract.state else Perturbed(_held(kept.samples, contract), state.noise)
     if not isinstance(state, Bounded) or not state.contract.state:
         return state
     contract, magnitude = state.contract, np.abs(state.value)
     error = state.full_error + contract.state * (magnitude + state.full_error) + contract.state_spacing * (magnitude > 0)
-    return Bounded(state.value, error, contract)
+    return Bounded(state.value, np.where(magnitude + error <= contract.state_largest, error, np.inf), contract)
+
+
+def _held(samples: np.ndarray, contract: PrecisionContract) -> np.ndarray:
+    """Samples of a state, unknown where it or the exact one is beyond its format."""
+    beyond = np.abs(samples) > contract.state_largest
+    beyond[1:] |= beyond[:1]
+    beyond[0] = False
+    return np.where(beyond, np.nan, samples)
 
 
 def decays(gates: Any) -> Any:
@@ -115,64 +118,3 @@ def _followed(lost: np.ndarray) -> np.ndarray:
     before = np.concatenate([np.zeros_like(lost[..., :1, :], np.intp), np.cumsum(lost, axis=-2)], axis=-2)
     last = np.minimum(np.arange(length) + GATE_REACH, length)
     return np.asarray(before[..., last, :] > before[..., :length, :])
-
-
-class ChunkTerms:
-    """The terms k_t^T w_t of which a chunked kernel makes up a state of its own at every token.
-
-    It multiplies queries by keys first, an inner product of ``width`` terms, and then adds up the values w of a chunk; in a
-    16-bit contract it rounds the decayed keys, the decayed queries and their products to the operand format. Where a
-    recurrence replaces values, its state forgets, but those sums do not: an early, large w that a later one cancels leaves its
-    rounding error until the chunk ends. The running bound forgets nothing anyway; the samples need it said.
-
-    Attributes:
-        width: D.
-        energy: sum of the squares of the terms so far, decayed as they are; (B, H, D, Dv).
-    """
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.energy: Any = 0.0
-
-    def add(self, term: Any) -> Any:
-        """A term about to be added to the state."""
-        if isinstance(term, Perturbed):
-            contract = term.noise.contract
-            with np.errstate(over="ignore"):
-                self.energy = self.energy * FADING + np.square(term.value)
-            return rounded_again(term, self._likely(contract), contract.flush + contract.operand_spacing)
-        if not isinstance(term, Bounded):
-            return term
-        contract, magnitude = term.contract, np.abs(term.value) + term.full_error
-        relative = contract.gamma(self.width + GATE_REACH) + REGROUPED_OPERANDS * contract.operand
-        error = term.full_error + relative * magnitude + (contract.flush + contract.operand_spacing) * (magnitude > 0)
-        return Bounded(term.value, error, contract)
-
-    def product(self, keys: Any, written: Any) -> Any:
-        """The term k^T w of a token, from keys (..., D) and values (..., Dv)."""
-        left, right = keys[..., :, None], written[..., None, :]
-        if not isinstance(keys, Perturbed):
-            return self.add(left * right)
-        with np.errstate(over="ignore", invalid="ignore"):  # its own rounding is the least of those that `add` knows
-            return self.add(Perturbed(left.samples * right.samples, keys.noise))
-
-    def decayed(self, state: Any, decay: Any) -> Any:
-        """The state after its decay, (..., D | 1, 1)."""
-        if isinstance(state, Perturbed) or isinstance(decay, Perturbed):
-            self.energy = self.energy * np.square(decay.value)
-        return state * decay
-
-    def read(self, state: Any) -> Any:
-        """The state as a product reads it."""
-        if isinstance(state, Perturbed):
-            contract = state.noise.contract
-            rounded = rounded_again(state, contract.operand, contract.operand_spacing)
-            return perturb(rounded.samples, self._likely(contract) * np.sqrt(self.energy), state.noise)
-        if not isinstance(state, Bounded) or not state.contract.operand:
-            return state
-        contract, magnitude = state.contract, np.abs(state.value) + state.full_error
-        error = state.full_error + contract.operand * magnitude + contract.operand_spacing * (magnitude > 0)
-        return Bounded(state.value, error, contract)
-
-    def _likely(self, contract: PrecisionContract) -> float:
-        return float(contract.gamma(self.width + GATE_REACH)) / LAMBDA + REGROUPED_OPERANDS**0.5 * contract.operand

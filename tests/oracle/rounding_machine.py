@@ -141,7 +141,8 @@ class Rounded(np.lib.mixins.NDArrayOperatorsMixin):
         if function in (np.sum, np.cumsum, np.einsum):
             return {np.sum: total, np.cumsum: cumulated, np.einsum: contracted}[function](*args, **kwargs)
         plain = [
-            [self._plain(x) for x in arg] if isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Rounded) else arg for arg in args
+            [self._plain(x) for x in arg] if isinstance(arg, (list, tuple)) and any(isinstance(x, Rounded) for x in arg) else arg
+            for arg in args
         ]
         plain = [arg.value if isinstance(arg, Rounded) else arg for arg in plain]
         return Rounded(function(*plain, **kwargs), self.machine)
