@@ -1,4 +1,4 @@
-"""The command line: ``attest list | certify | replay | explain``. Imports what a command needs when it runs."""
+"""The command line: ``attest list | certify | replay | explain | doctor``. Imports what a command needs when it runs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ __all__ = ["main"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+
+
+class _Configured(click.Command):
+    """A command whose options have the defaults that the project's settings give them."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        from conformance.settings import project_settings
+
+        context.default_map = {name.replace("-", "_"): value for name, value in project_settings().items()}
+        return super().parse_args(context, arguments)
 
 
 class _Group(click.Group):
@@ -84,7 +94,7 @@ def list_command(as_json: bool) -> None:
         console.show_list(found, problems)
 
 
-@main.command()
+@main.command(cls=_Configured)
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
@@ -101,14 +111,16 @@ def list_command(as_json: bool) -> None:
     help="Where failing cases are kept, to come first next time.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only what is not certified, and the counts.")
+@click.option("--github", is_flag=True, help="Print what is not certified as annotations of a GitHub workflow, too.")
 def certify(
     targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, database: str,
-    json_file: str | None, **declared: Any,
+    json_file: str | None, quiet: bool, github: bool, **declared: Any,
 ) -> None:  # fmt: skip
     """Certify implementations, or refute them with a case.
 
     TARGET is a registered name, package.module:function or path/file.py:function; without one, everything registered is
-    certified.
+    certified. The table [tool.attest] of pyproject.toml may set max-examples, budget, seed, database and dtypes.
     """
     from conformance.certificate import document, exit_code
     from conformance.certify import certify as run
@@ -122,7 +134,7 @@ def certify(
     if json_file not in (None, "-"):
         _write(json_file, "")  # a hunt whose result cannot be kept had better not begin
     interrupted = False
-    with console.Display(quiet=json_file == "-") as display:
+    with console.Display(silent=json_file == "-", quiet=quiet) as display:
         try:
             run(request, display.watcher)
         except KeyboardInterrupt:
@@ -137,6 +149,11 @@ def certify(
     for certificate in certificates:
         if certificate.error:
             click.echo(f"attest: {certificate.error}", err=True)
+    if github:
+        from conformance.report.github import workflow_commands
+
+        for line in workflow_commands(certificates):
+            click.echo(line, err=json_file == "-")
     if interrupted:
         raise KeyboardInterrupt
     sys.exit(exit_code(certificates))
@@ -166,6 +183,16 @@ def explain(method: str) -> None:
 
     load_installed()
     console.show_method(get_method(resolve_method(method)))
+
+
+@main.command()
+def doctor() -> None:
+    """Say what can run here, and why the rest cannot."""
+    from conformance.doctor import examine
+    from conformance.report import console
+
+    checks = list(console.show_checks(examine()))
+    sys.exit(0 if all(check.works is not False for check in checks) else 2)
 
 
 def _request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
 from conformance.diagnosis.explaining import pitfalls_named
 from conformance.diagnosis.trigger import Trigger
+from conformance.doctor import Check
 from conformance.hunting.hunt import Hunt
 from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
@@ -24,7 +26,7 @@ from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
 from oracle.catalogue import Method
 
-__all__ = ["Display", "show_judgement", "show_list", "show_method"]
+__all__ = ["Display", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method"]
 
 COLOURS = {"certified": "bold green", "refuted": "bold red", "inconclusive": "bold yellow", "error": "bold magenta"}
 
@@ -42,13 +44,18 @@ def escape(text: str) -> str:
 class Display:
     """Live counts while hunting, and each certificate as it comes. Use as a context manager.
 
+    Args:
+        silent: print nothing on stdout.
+        quiet: print no certificate that is as it should be.
+
     Attributes:
         certificates: that were reached so far.
         problems: sources of implementations that could not be loaded, with reasons.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.out = Console(quiet=True) if quiet else _console()
+    def __init__(self, silent: bool = False, quiet: bool = False) -> None:
+        self.out = Console(quiet=True) if silent else _console()
+        self.quiet = quiet
         errors = _console(to_stderr=True)
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -72,7 +79,7 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
         counts = Counter(certificate.verdict for certificate in self.certificates)
-        if counts.total() > 1:
+        if counts.total() > 1 or (self.quiet and counts.total()):
             self.out.print(", ".join(f"[{COLOURS[verdict]}]{count} {verdict}[/]" for verdict, count in counts.items()))
 
     def _unloadable(self, source: str, reason: str) -> None:
@@ -92,7 +99,8 @@ class Display:
         if self._task is not None:
             self.progress.remove_task(self._task)
             self._task = None
-        show_certificate(self.out, certificate)
+        if not (self.quiet and certificate.verdict == "certified"):
+            show_certificate(self.out, certificate)
 
 
 def show_certificate(out: Console, certificate: Certificate) -> None:
@@ -190,6 +198,15 @@ def show_list(implementations: list[Implementation], problems: list[tuple[str, s
             out.print(f"  {escape(implementation.name):30} {escape(implementation.description)} ({', '.join(implementation.dtypes)})")
     for source, reason in problems:
         out.print(_cannot_load(source, reason))
+
+
+def show_checks(checks: Iterable[Check]) -> Iterator[Check]:
+    """Print each check of ``attest doctor`` as it comes, and hand it on."""
+    out = _console()
+    words = {True: "[bold green]yes[/]", False: "[bold red]no [/]", None: "[bold yellow]-  [/]"}
+    for check in checks:
+        out.print(f"{words[check.works]}  {escape(check.name):24} {escape(check.says)}")
+        yield check
 
 
 def _cannot_load(source: str, reason: str) -> str:
