@@ -107,7 +107,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     sizes |= {letter: choose(OTHER_SIZES) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
     rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
     # What an array costs to make must not exceed what the oracle costs.
-    widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)]
+    widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)] or [min(WIDTHS)]
     for letter in letters:
         if letter in WIDTH_LETTERS:
             sizes[letter] = choose([width for width in widths if _fits(method, stage, {**sizes, letter: width})] or [min(widths)])
