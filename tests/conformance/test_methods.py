@@ -10,7 +10,7 @@ from conformance.adequacy import Adequacy, suspects
 from conformance.cases import parse_case
 from conformance.cases.case import CaseError
 from conformance.cases.options import PATTERNS
-from conformance.cases.shapes import STAGES
+from conformance.cases.shapes import STAGES, stages
 from conformance.cases.strategies import random_case
 from conformance.diagnosis.neighbours import neighbours
 from conformance.diagnosis.shrink import simpler
@@ -46,6 +46,15 @@ def test_a_drawn_case_fits_its_method_and_reads_back_from_its_line(method):
         assert parse_case(str(case)) == case
         assert case.consistent
         assert METHODS[method].check(case.arguments()) == dict(case.dims)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cases_of_every_stage_can_be_drawn(method, dtype):
+    rng = Random(f"stages of {method}")
+    for stage in stages(dtype):
+        for _ in range(150):
+            assert random_case(rng, anything_of(method), dtype, stage).method == method
 
 
 @pytest.mark.parametrize("method", METHODS)
