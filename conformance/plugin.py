@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def attest_target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture
-def attest_certify(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[..., Any]:
+def attest_certify(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Certify a kernel; the test fails unless it is certified in every dtype.
 
     ``attest_certify("attention", kernel, backend="torch")``, or ``attest_certify(target=attest_target)``.
@@ -115,7 +116,7 @@ def attest_certify(request: pytest.FixtureRequest, record_property: Callable[[st
             certificates = run(made)
         except (UsageError, TypeError) as error:
             pytest.fail(f"attest: {error}", pytrace=False)
-        _keep(request, certificates, record_property)
+        _keep(request, certificates)
         if any(certificate.verdict != "certified" for certificate in certificates):
             pytest.fail(_text(certificates), pytrace=False)
         return certificates
@@ -144,10 +145,9 @@ def _target_of(kernel: Callable[..., Any] | str | None) -> str:
     if isinstance(kernel, str):
         return kernel
     name, file = getattr(kernel, "__qualname__", ""), None
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(kernel)) if callable(kernel) else None
-    except TypeError:
-        pass
+    if callable(kernel):
+        with suppress(TypeError):  # a built-in function has no file
+            file = inspect.getsourcefile(inspect.unwrap(kernel))
     if not name.isidentifier() or file is None:
         raise UsageError(
             f"kernel={kernel!r}, but should be a function at the top level of a module, or a target such as path/file.py:function"
@@ -155,12 +155,12 @@ def _target_of(kernel: Callable[..., Any] | str | None) -> str:
     return f"{file}:{name}"
 
 
-def _keep(request: pytest.FixtureRequest, certificates: list[Certificate], record_property: Callable[[str, object], None]) -> None:
+def _keep(request: pytest.FixtureRequest, certificates: list[Certificate]) -> None:
     """Attach the certificates to the test's report, which JUnit XML shows, and write them where that is asked for."""
     from conformance.certificate import document
 
     made = document(certificates)
-    record_property("attest", json.dumps(made["results"]))
+    request.node.user_properties.append(("attest", json.dumps(made["results"])))
     folder = request.config.getoption("--attest-json")
     if folder is not None:
         path = Path(folder)
