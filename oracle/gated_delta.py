@@ -24,8 +24,8 @@ __all__ = ["delta_rule", "gated_delta_rule"]
 
 Array = Any  # an ndarray of floats or balls, or one of the readings' arrays
 
-# A token costs the oracle as much as so many elements of a product, and more where its state is large: there are many samples of it.
-COST = "l * (600 + b * h * d * e)"
+# A token costs what so many numbers do, as the loop over tokens is Python's; and there are many samples of a state.
+COST = "l * (600 + 3 * b * h * d * e)"
 
 
 def _recurrence(

@@ -1,10 +1,10 @@
 """The search: which cases a hunt executes, and in which order.
 
-First those that refuted the implementation before, then probes and independent random ones, cheap stages first, then rows of
-thousands of tokens where a method carries a state along, then those that invariants judge, then a directed search for the
-largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle and the known
-mistakes run without the implementation, so whether a case rules one out is known before it is called: where a call is so slow
-that not all cases fit into the time, aimed ones come early, and every call counts.
+First those that refuted the implementation before, then probes and independent random ones, cheap stages first, and before the
+last of these rows of thousands of tokens where a method carries a state along, then those that invariants judge, then a directed
+search for the largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle and
+the known mistakes run without the implementation, so whether a case rules one out is known before it is called: where a call is
+so slow that not all cases fit into the time, aimed ones come early, and every call counts.
 """
 
 from __future__ import annotations
@@ -113,9 +113,10 @@ class Search:
                 count = round(stage.share * examples) - (first if index == 0 else 0)
                 # Each stage has its share of the time: a certificate that ran out of it has seen long rows all the same.
                 share = stage.share / sum(later.share for later in self.random_stages[index:])
+                if stage is self.random_stages[-1] and not self._slow:  # before the last one, which may take what is left of the time
+                    yield from self._in_addition("long rows", long_cases(self.implementation, self.dtype))
                 yield from self._random(stage, count, time.monotonic() + share * (self._until - time.monotonic()))
             if not self._slow:
-                yield from self._in_addition("long rows", long_cases(self.implementation, self.dtype))
                 named = invariant_cases(self.examiner, self.effort.examples, self.effort.seconds, self.effort.seed)
                 yield from self._in_addition("invariants", named)
 

@@ -186,6 +186,7 @@ def _perturbed(
     keys, queries, values, parts = _rows(k.value), _rows(q.value), _rows(v.value), _rows(beta.value[..., None])
     unit, flush = contract.unit_roundoff, rounds.width * contract.flush * live
     kept, tiny = np.hypot(unit, contract.state), (rounds.flush + contract.state_spacing) * live
+    solved = _Solved(k.value, beta.value, rounds)
     rows, sizes = np.empty((length, STACK, *v.shape[:2], 1, v.shape[3])), np.empty((length, *v.shape[:2], 1, v.shape[3]))
     with np.errstate(over="ignore", invalid="ignore"):
         _perturb(samples, np.abs(rounds.likely * exact) + tiny, rounds.likely * exact + np.copysign(tiny, exact), noise)
@@ -194,13 +195,16 @@ def _perturbed(
             decayed: Any = 0.0
             if d is not None:
                 samples, energy = samples * d, energy * d[0] ** 2
+                solved.decay(d[0])
                 decayed, read = unit * samples[0], _as_read(samples, energy, rounds, live, noise)
             key, part = keys[t], parts[t]
             known = np.matmul(key, read)
             written = (values[t] - known) * part
             wrong = rounds.product * part * np.matmul(np.abs(key), np.abs(read[0])) + contract.bias(known[0]) + flush
             twice = 2 * unit * written[0]  # rounded as a difference and as a product
-            _perturb(written, wrong / LAMBDA + np.abs(twice), twice - np.copysign(wrong, known[0]), noise)
+            inverse = solved.error(t, part * (np.abs(values[t]) + np.abs(known[0])))
+            likely = np.hypot(wrong / LAMBDA + np.abs(twice), inverse)
+            _perturb(written, likely, twice - np.copysign(wrong + inverse, known[0]), noise)
             column = np.swapaxes(key, -1, -2)
             samples = samples + column * written
             exact, term = samples[0], column * written[0]
@@ -214,6 +218,33 @@ def _perturbed(
             sizes[t] = np.matmul(np.abs(queries[t]), np.abs(read[0]))
     out, size = rows[:, :, :, :, 0].transpose(1, 2, 3, 0, 4), sizes[:, :, :, 0].transpose(1, 2, 0, 3)
     return accumulated(out, size, float(rounds.width), noise), Perturbed(read, noise)
+
+
+class _Solved:
+    """What a chunked kernel loses that multiplies by the inverse of the triangle instead of solving the system.
+
+    It writes sum_j T_ij b_j, b_j what a token would write if nothing had been written before it in the chunk, and T_ij a product
+    of the operators between them: -beta_i k_i (I - beta k^T k) ... k_j^T. That sum cancels where keys come again with the values
+    that they have already, or where long keys let T grow.
+    """
+
+    def __init__(self, k: np.ndarray, beta: np.ndarray, rounds: _Roundings) -> None:
+        squares = np.square(k).sum(axis=-1, keepdims=True)
+        self._lengths = _rows(squares)
+        self._parts = _rows(squares * np.square(beta[..., None]))
+        self._growth = _rows(FADING * np.maximum(1.0, np.square(1 - beta[..., None] * squares)))
+        self._likely, self._sum = rounds.likely, np.zeros(())
+
+    def decay(self, decay: np.ndarray) -> None:
+        """Of everything before the token."""
+        self._sum = self._sum * np.square(decay)
+
+    def error(self, t: int, alone: np.ndarray) -> np.ndarray:
+        """One standard deviation of what token t writes, (B, H, 1, Dv); ``alone``: the magnitude of b_t."""
+        squared = np.square(alone)
+        error = self._likely * np.sqrt(self._parts[t] * self._sum + squared)
+        self._sum = self._growth[t] * self._sum + self._lengths[t] * squared
+        return np.asarray(error)
 
 
 def _as_read(samples: np.ndarray, energy: np.ndarray, rounds: _Roundings, live: np.ndarray, noise: Noise) -> np.ndarray:
