@@ -257,6 +257,8 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         wanted: the right answer, of that shape.
     """
     wrong = ~compare(got, wanted)[1]
+    if not _values(case):
+        return ""
     values = case.arrays[_values(case)]
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
@@ -267,8 +269,8 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
 
 
 def _values(case: Case) -> str:
-    """Name of the array that the output is a combination of."""
-    return "outs" if "outs" in case.arrays else "v"
+    """Name of the array that the output is a combination of; "" where it is none by itself."""
+    return next((name for name in ("outs", "v", "v_pages") if name in case.arrays), "")
 
 
 def _query(case: Case, index: tuple[int, ...]) -> str:

@@ -60,7 +60,8 @@ class Steps:
             for method in cls.methods:
                 Steps.declared[method, cls.name] = cls
                 signature = METHODS[method].signature
-                variants = cls.variants if any(spec.name == "k" for spec in signature.inputs) else ()  # tiles are of keys
+                keys = METHODS[method].hiding[0]
+                variants = cls.variants if any(spec.name == keys for spec in signature.inputs) else ()  # tiles are of keys
                 run = partial(cls.run, len(signature.outputs))
                 declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants))
 
