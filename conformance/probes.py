@@ -261,7 +261,7 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         return ""
     values = case.arrays[_values(case)]
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
-    said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
+    said = _gaps(case, got, wanted) or _leaked(case, got, wanted) or _hidden(case, got, wrong)
     chooses = case.specification.visible is not None or case.method in MERGE
     if not said and chooses and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
@@ -353,6 +353,16 @@ def _gaps(case: Case, got: np.ndarray, wanted: Expected) -> str:
     if not gapped or poisoned or not (np.isnan(got) & np.isfinite(wanted.value)).any():
         return ""
     return f"the only NaN among the arguments lies between the rows of {', '.join(gapped)}"
+
+
+def _leaked(case: Case, got: np.ndarray, wanted: Expected) -> str:
+    """NaN that can only come from what belongs to others."""
+    filled = [name for name, recipe in case.arrays.items() if recipe.garbage == "nan"]
+    if not filled or not (np.isnan(got) & np.isfinite(wanted.value)).any():
+        return ""
+    if not all(np.isfinite(array).all() for array in case.without_garbage().arguments().values() if isinstance(array, np.ndarray)):
+        return ""
+    return f"the only NaN among the arguments lies in {', '.join(filled)}, where nothing may read"
 
 
 def _hidden(case: Case, got: np.ndarray, wrong: np.ndarray) -> str:

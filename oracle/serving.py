@@ -17,7 +17,7 @@ from oracle.catalogue import method
 from oracle.dense import GROUPED, Array, Window, attention
 from oracle.domains import used_blocks
 
-__all__ = ["paged_attention", "positions_of_blocks", "visible_positions"]
+__all__ = ["paged_attention", "positions_of_blocks", "varlen_attention", "visible_positions", "visible_tokens"]
 
 PAGES = "k_pages: num_blocks block_size g d, v_pages: num_blocks block_size g e"
 A_BLOCK = {"num_blocks > 0": "a cache has at least one block", "block_size > 0": "a block has at least one place"}
@@ -134,3 +134,129 @@ def paged_attention(
         q[:, :, None], keys, values, mask=allowed[:, None, None], softcap=softcap, scale=scale, head_map=head_map, empty_row=empty_row
     )
     return out[:, :, 0]
+
+
+def _padded(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the tokens of each sequence lie, one row a sequence, (B, longest); and which places of a row hold one."""
+    lengths = np.diff(edges)
+    place = np.arange(lengths.max(initial=0))[None, :]
+    held = place < lengths[:, None]
+    return np.where(held, edges[:-1, None] + place, 0), held
+
+
+def visible_tokens(
+    edges_q: np.ndarray,
+    edges_k: np.ndarray,
+    *,
+    causal: bool = False,
+    window: Window | None = None,
+    causal_alignment: str = "bottom-right",
+    window_bounds: str = "inclusive",
+) -> np.ndarray:
+    """Which keys of its own sequence a query reads, bool (B, longest of queries, longest of keys)."""
+    (_, queries), (_, keys) = _padded(edges_q), _padded(edges_k)
+    start = np.diff(edges_k) - np.diff(edges_q) if causal_alignment == "bottom-right" else np.zeros(len(queries), np.int64)
+    offset = np.arange(keys.shape[1]) - (np.arange(queries.shape[1])[:, None] + start[:, None, None])
+    visible = queries[:, :, None] & keys[:, None, :]
+    left, right = window or (None, None)
+    reach = 0 if window_bounds == "inclusive" else 1
+    if causal:
+        visible &= offset <= 0
+    if left is not None:
+        visible &= offset >= -(left - reach)
+    if right is not None:
+        visible &= offset <= right - reach
+    return visible
+
+
+TOKENS = ("causal", "window", "causal_alignment", "window_bounds")
+
+
+def _not_read(arguments: Mapping[str, Any], read: np.ndarray) -> dict[str, np.ndarray]:
+    """Elements of keys and values from which places of padded rows are read, (B, longest of keys)."""
+    place, held = _padded(np.asarray(arguments["cu_seqlens_k"]))
+    tokens = np.zeros(len(arguments["k"]), dtype=bool)
+    tokens[place[held & read]] = True
+    return {name: np.broadcast_to(~tokens[:, None, None], arguments[name].shape) for name in ("k", "v")}
+
+
+def unread_tokens(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Keys and values that no query reads."""
+    edges = (np.asarray(arguments[f"cu_seqlens_{name}"]) for name in "qk")
+    visible = visible_tokens(*edges, **{name: arguments[name] for name in TOKENS if name in arguments})
+    return _not_read(arguments, np.asarray(visible.any(axis=1)))
+
+
+def foreign_tokens(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Keys and values of sequences without queries."""
+    return _not_read(arguments, np.diff(arguments["cu_seqlens_q"])[:, None] > 0)
+
+
+@method(
+    source="Dao 2023, arXiv:2307.08691 (flash_attn_varlen_func); Krell et al. 2021, section 3.2, arXiv:2107.02027",
+    shapes="q: l h d, k: s g d, v: s g e, cu_seqlens_q: int edges, cu_seqlens_k: int edges -> l h e",
+    where={
+        **GROUPED, "edges > 0": "cumulative lengths start with a 0",
+        "edges > 1 or (l == 0 and s == 0)": "tokens belong to a sequence",
+    },
+    options={"causal": "flag", "window": "window", "softcap": "positive", "scale": "real"},
+    conventions={
+        "causal_alignment": ("bottom-right", "top-left"), "empty_row": ("zeros", "nan"), "head_map": ("grouped", "interleaved"),
+        "window_bounds": ("inclusive", "exclusive"),
+    },
+    tunables=("block_q", "block_k"),
+    domains={"cu_seqlens_q": "cumulative l", "cu_seqlens_k": "cumulative s"},
+    unread=unread_tokens,
+    foreign=foreign_tokens,
+)  # fmt: skip
+def varlen_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    cu_seqlens_q: np.ndarray,
+    cu_seqlens_k: np.ndarray,
+    *,
+    causal: bool = False,
+    window: Window | None = None,
+    softcap: float | None = None,
+    scale: float | None = None,
+    causal_alignment: str = "bottom-right",
+    empty_row: str = "zeros",
+    head_map: str = "grouped",
+    window_bounds: str = "inclusive",
+) -> Array:
+    """Attention within sequences of any lengths that are packed one after the other.
+
+    Sequence b has the queries from cu_seqlens_q[b] up to, and without, cu_seqlens_q[b + 1], and its keys likewise; either may be
+    none. Position and alignment are those within the sequence: with Lq queries and Lk keys, its query i stands at key i + Lk - Lq.
+
+    Args:
+        q: queries (total_q, Hq, D).
+        k: keys (total_k, Hkv, D); query head h reads key/value head h // (Hq // Hkv).
+        v: values (total_k, Hkv, Dv).
+        cu_seqlens_q: integers (B + 1,), from 0 to total_q, that never decrease.
+        cu_seqlens_k: integers (B + 1,), from 0 to total_k, likewise.
+        causal: a query reads the keys of its sequence up to where it stands.
+        window: (left, right); a key is read iff -left <= j - (i + Lk - Lq) <= right, None is unbounded.
+        softcap: c; the logits become c * tanh(logits / c).
+        scale: of the logits; 1 / sqrt(D) by default.
+
+    Returns:
+        (total_q, Hq, Dv); zeros for a query that reads no key. What lies in one sequence has no effect on another, NaN included.
+
+    Raises:
+        ShapeError: an array does not fit the signature.
+        OptionError: cumulative lengths do not start at 0, decrease, or do not end at the total.
+    """
+    places, held = zip(*(_padded(edges) for edges in (cu_seqlens_q, cu_seqlens_k)), strict=True)
+    queries = np.swapaxes(np.take(q, places[0], axis=0), 1, 2)
+    keys, values = (np.where(held[1][:, None, :, None], np.swapaxes(np.take(x, places[1], axis=0), 1, 2), 0.0) for x in (k, v))
+    allowed = visible_tokens(
+        cu_seqlens_q, cu_seqlens_k, causal=causal, window=window, causal_alignment=causal_alignment, window_bounds=window_bounds
+    )
+    out = attention.spec(
+        queries, keys, values, mask=allowed[:, None], softcap=softcap, scale=scale, head_map=head_map, empty_row=empty_row
+    )
+    batch, heads, longest, width = out.shape
+    tokens = np.swapaxes(out, 1, 2).reshape(batch * longest, heads, width)
+    return np.take(tokens, np.flatnonzero(held[0]), axis=0)

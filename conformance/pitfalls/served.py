@@ -17,7 +17,7 @@ from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noq
 from conformance.pitfalls.dense import CONVENTIONS, Array, Reference, Steps
 from oracle import METHODS
 
-__all__ = ["SERVED", "Paged", "Served"]
+__all__ = ["SERVED", "Paged", "Served", "Varlen"]
 
 OPTIONS = ("scale", "softcap", "window", "causal")
 
@@ -31,6 +31,13 @@ DENSE_MISTAKES = (
     "output-not-normalised", "softmax-in-storage-dtype", "computed-in-float32", "accumulator-in-storage-dtype",
     "stale-accumulator", "sum-not-rescaled", "rescale-twice", "rescale-inverted", "tail-tile-dropped",
     "window-ignored", "window-left-off-by-one", "window-left-one-too-many", "window-zero-taken-for-none",
+)  # fmt: skip
+
+# Those of which keys lie ahead or behind, where there are several queries.
+BAND_MISTAKES = (
+    "causal-ignored", "causal-ignored-when-windowed", "causal-off-by-one", "causal-sees-one-ahead", "window-ignored-when-causal",
+    "window-right-bound-ignored", "window-symmetric", "window-open-side-mirrored", "window-right-off-by-one", "window-right-one-too-many",
+    "softmax-over-queries", "row-sum-of-neighbour", "query-tail-unwritten", "diagonal-tile-taken-as-full",
 )  # fmt: skip
 
 
@@ -144,7 +151,52 @@ class Paged(Served):
         return (super().outputs()[0][:, :, 0],)
 
 
-SERVED: dict[str, type[Served]] = {"paged_attention": Paged}
+class Varlen(Served):
+    """Attention within packed sequences, as that of all tokens side by side under a mask."""
+
+    method = "varlen_attention"
+    methods: ClassVar[tuple[str, ...]] = (method,)
+
+    def dense(self) -> dict[str, Array]:
+        q, k, v = (self.given[name].swapaxes(0, 1)[None] for name in "qkv")
+        own = self.mine(np.arange(q.shape[2])[:, None], np.arange(k.shape[2]))
+        keys, values = self.cleared(k, own, "k"), self.cleared(v, own, "v")
+        return {"q": q, "k": keys, "v": values, "mask": own[None, None]}
+
+    def cleared(self, rows: Array, own: Array, name: str) -> Array:
+        """Rows with zeros where no query of their sequence is: 0 * NaN is NaN."""
+        return np.where(own.any(axis=0)[None, None, :, None], rows, 0.0).astype(self.dtype)
+
+    def edges(self, name: str) -> Array:
+        """Where each sequence of queries or of keys begins, and the last one ends, (B + 1,)."""
+        return self.given[f"cu_seqlens_{name}"]
+
+    def sequence(self, name: str, tokens: Array) -> Array:
+        """Number of the sequence of each query or key."""
+        return np.searchsorted(self.edges(name), tokens, side="right") - 1
+
+    def mine(self, queries: Array, keys: Array) -> Array:
+        """Which keys belong to the sequence of each query, (Lq, Lk)."""
+        return self.sequence("q", queries) == self.sequence("k", keys)
+
+    def alignment(self) -> Array:
+        """How far behind the first key of its sequence its first query stands, (B,)."""
+        if self.conventions["causal_alignment"] == "top-left":
+            return np.zeros(len(self.edges("q")) - 1, int)
+        return np.diff(self.edges("k")) - np.diff(self.edges("q"))
+
+    def positions(self) -> Array:
+        """Where each query stands among all keys, (Lq, 1)."""
+        queries = np.arange(self.queries)
+        number = self.sequence("q", queries)
+        begin = (self.edges("k") - self.edges("q"))[:-1] + self.alignment()
+        return (queries + begin[np.clip(number, 0, len(begin) - 1)] if len(begin) else queries)[:, None]
+
+    def outputs(self) -> tuple[Array, ...]:
+        return (super().outputs()[0][0].swapaxes(0, 1),)
+
+
+SERVED: dict[str, type[Served]] = {"paged_attention": Paged, "varlen_attention": Varlen}
 
 
 def declare_dense(reference: type[Served], names: tuple[str, ...]) -> None:
@@ -156,3 +208,4 @@ def declare_dense(reference: type[Served], names: tuple[str, ...]) -> None:
 
 
 declare_dense(Paged, DENSE_MISTAKES)
+declare_dense(Varlen, (*DENSE_MISTAKES, *BAND_MISTAKES))
