@@ -1,11 +1,11 @@
-"""What the integers of a cache in blocks and of packed sequences have to be. Plain lists, for every backend."""
+"""What the integers of caches, packed sequences and positions have to be. Plain lists, for every backend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["check_cache", "check_edges", "check_slots"]
+__all__ = ["check_cache", "check_edges", "check_positions", "check_slots", "pairs_of"]
 
 
 def check_cache(block_table: Sequence[Sequence[int]], context_lens: Sequence[int], num_blocks: int, block_size: int) -> None:
@@ -36,3 +36,22 @@ def check_edges(name: str, edges: Sequence[int], total: int) -> None:
     for index, (start, stop) in enumerate(pairwise(edges)):
         if stop < start:
             raise ValueError(f"{name}[{index + 1}]={stop}, but should be at least {name}[{index}]={start}")
+
+
+def check_positions(positions: Sequence[int]) -> None:
+    """Raise `ValueError` unless every position is one that float32 counts exactly."""
+    for index, position in enumerate(positions):
+        if not 0 <= position <= 2**24:
+            raise ValueError(f"position {index} is {position}, but should be from 0 to {2**24}")
+
+
+def pairs_of(width: int, rotary_width: int | None) -> int:
+    """How many pairs of columns are turned.
+
+    Raises:
+        ValueError: their number is odd, or more than there are.
+    """
+    turned = width if rotary_width is None else rotary_width
+    if turned % 2 or not 0 <= turned <= width:
+        raise ValueError(f"rotary width {turned}, but should be even and from 0 to {width}")
+    return turned // 2

@@ -17,7 +17,7 @@ from oracle.catalogue import method
 from oracle.dense import GROUPED, Array, Window, attention
 from oracle.domains import used_blocks
 
-__all__ = ["paged_attention", "positions_of_blocks", "varlen_attention", "visible_positions", "visible_tokens"]
+__all__ = ["append_to_pages", "paged_attention", "positions_of_blocks", "varlen_attention", "visible_positions", "visible_tokens"]
 
 PAGES = "k_pages: num_blocks block_size g d, v_pages: num_blocks block_size g e"
 A_BLOCK = {"num_blocks > 0": "a cache has at least one block", "block_size > 0": "a block has at least one place"}
@@ -134,6 +134,61 @@ def paged_attention(
         q[:, :, None], keys, values, mask=allowed[:, None, None], softcap=softcap, scale=scale, head_map=head_map, empty_row=empty_row
     )
     return out[:, :, 0]
+
+
+def _written(pages: Array, rows: Array, slots: np.ndarray) -> Array:
+    """A cache with rows at some of its places."""
+    if len(slots) == 0:
+        return pages
+    source = np.full(pages.shape[0] * pages.shape[1], -1)
+    source[slots[slots >= 0]] = np.flatnonzero(slots >= 0)
+    places = pages.reshape(len(source), *pages.shape[2:])
+    new = np.where((source >= 0)[:, None, None], np.take(rows, np.maximum(source, 0), axis=0), places)
+    return new.reshape(pages.shape)
+
+
+def overwritten(arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What stood in the places that are written, and rows that are written nowhere."""
+    slots, pages = np.asarray(arguments["slots"]), arguments["k_pages"]
+    written = np.zeros(pages.shape[0] * pages.shape[1], dtype=bool)
+    written[slots[slots >= 0]] = True
+    gone = {name: written.reshape(*pages.shape[:2], 1, 1) for name in ("k_pages", "v_pages")}
+    gone |= dict.fromkeys(("k", "v"), (slots < 0)[:, None, None])
+    return {name: np.broadcast_to(elements, arguments[name].shape) for name, elements in gone.items()}
+
+
+@method(
+    source="Kwon et al. 2023, section 4.3, arXiv:2309.06180 (reshape_and_cache of vLLM)",
+    shapes=f"k: l g d, v: l g e, {PAGES}, slots: int l -> new_k_pages: num_blocks block_size g d, new_v_pages: num_blocks block_size g e",
+    where=A_BLOCK,
+    domains={"slots": "slots num_blocks block_size"},
+    unread=overwritten,
+    foreign=overwritten,
+    hiding=("k_pages", "v_pages", "k", "v"),
+    cost="num_blocks * block_size * g",
+)
+def append_to_pages(k: Array, v: Array, k_pages: Array, v_pages: Array, slots: np.ndarray) -> tuple[Array, Array]:
+    """Write the keys and values of new tokens into a cache of blocks.
+
+    Token t goes to slot slots[t]: to block slots[t] // block_size, at offset slots[t] % block_size. A slot of -1 is that of
+    padding, which is written nowhere. All other places keep what they hold, whatever it is. The arguments stay as they are: what
+    is returned is a new cache.
+
+    Args:
+        k: keys of the new tokens (T, Hkv, D).
+        v: their values (T, Hkv, Dv).
+        k_pages: keys (num_blocks, block_size, Hkv, D).
+        v_pages: values (num_blocks, block_size, Hkv, Dv).
+        slots: integers (T,), -1 or from 0 to num_blocks * block_size - 1, none of these twice.
+
+    Returns:
+        The new keys and values of the cache, shaped as the old ones.
+
+    Raises:
+        ShapeError: an array does not fit the signature.
+        OptionError: a slot lies outside the cache, or two tokens go to the same one.
+    """
+    return _written(k_pages, k, slots), _written(v_pages, v, slots)
 
 
 def _padded(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

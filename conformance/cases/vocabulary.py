@@ -104,16 +104,18 @@ INTEGERS: dict[str, tuple[str, ...]] = {
     "context": (
         "full", "mixed", "mixed", "around_blocks", "around_blocks", "whole_blocks", "after_a_switch", "first_blocks", "some_empty", "mixed",
     ),
+    "position": ("from_zero", "continued", "any", "continued", "any", "padded", "continued_far", "far", "zeros"),
     "block-table": ("in_order", "scattered", "scattered", "reversed", "stale", "shared", "repeated", "holes", "without_first"),
 }  # fmt: skip
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
-SIZES: dict[tuple[str, str], tuple[int, ...]] = {
+SIZES: dict[tuple[str, str], tuple[int | None, ...]] = {
     ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
     ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
     ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),
     ("native_sparse_attention", "select_count"): (1, 2, 1, 3, 2, 4, 5),
     ("native_sparse_attention", "window"): (2, 1, 3, 4, 1, 8, 16, 5),
+    ("rotary_embedding", "rotary_width"): (None, None, 2, 4, 2, 8, 16, 0, 32),
 }
 
 

@@ -1,4 +1,4 @@
-"""Attention over a cache in blocks, in NumPy: gathered a tile at a time, and block by block in splits of each context.
+"""A cache in blocks, in NumPy: attention gathered a tile at a time and block by block in splits, and new tokens written.
 
 Shapes: q (B, Hq, D), pages (num_blocks, block_size, Hkv, D | Dv), block_table (B, max_blocks), context_lens (B,) -> (B, Hq, Dv).
 """
@@ -11,12 +11,12 @@ import numpy as np
 
 from conformance import register
 from conformance.registry import block_sizes, split_counts
-from implementations.caches import check_cache
+from implementations.caches import check_cache, check_slots
 from implementations.numpy.logits import Array, grouped_matmul, working_dtype
 from implementations.numpy.softmax import OnlineSoftmax, log_denominator, merge_states, normalised, row_shift
 from implementations.tiling import Window, splits, tiles
 
-__all__ = ["paged_blocks", "paged_gathered"]
+__all__ = ["append_by_blocks", "append_by_slots", "paged_blocks", "paged_gathered"]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -128,3 +128,29 @@ def _reach(context_lens: Array, window: Window) -> tuple[Array, Array]:
     left = None if window is None else window[0]
     first = np.zeros_like(context_lens) if left is None else np.maximum(context_lens - 1 - left, 0)
     return first, context_lens
+
+
+@register("append_to_pages", backend="numpy", name="numpy.append_by_slots", dtypes=DTYPES, description="one assignment to flat slots")
+def append_by_slots(k: Array, v: Array, k_pages: Array, v_pages: Array, slots: Array) -> tuple[Array, Array]:
+    """The cache as a list of places, some of which are assigned to."""
+    check_slots(slots.tolist(), k_pages.shape[0] * k_pages.shape[1])
+    kept = slots >= 0
+    new = []
+    for rows, pages in ((k, k_pages), (v, v_pages)):
+        places = pages.reshape(-1, *pages.shape[2:]).copy()
+        places[slots[kept]] = rows[kept]
+        new.append(places.reshape(pages.shape))
+    return new[0], new[1]
+
+
+@register("append_to_pages", backend="numpy", name="numpy.append_by_blocks", dtypes=DTYPES, description="token by token, into its block")
+def append_by_blocks(k: Array, v: Array, k_pages: Array, v_pages: Array, slots: Array) -> tuple[Array, Array]:
+    """As a kernel of one program a token writes it."""
+    count, size = k_pages.shape[:2]
+    check_slots(slots.tolist(), count * size)
+    keys, values = np.array(k_pages), np.array(v_pages)
+    for token, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            block, offset = divmod(slot, size)
+            keys[block, offset], values[block, offset] = k[token], v[token]
+    return keys, values

@@ -1,4 +1,4 @@
-"""Attention over a cache in blocks, in PyTorch: gathered at once, and step by step over the blocks of all sequences in splits.
+"""A cache in blocks, in PyTorch: attention gathered at once and over some blocks of all sequences at a time, and new tokens written.
 
 Shapes: q (B, Hq, D), pages (num_blocks, block_size, Hkv, D | Dv), block_table (B, max_blocks), context_lens (B,) -> (B, Hq, Dv).
 """
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from conformance import register
 from conformance.registry import block_sizes, split_counts
-from implementations.caches import check_cache
+from implementations.caches import check_cache, check_slots
 from implementations.tiling import Window, splits, tiles
 from implementations.torch.logits import working_dtype
 from implementations.torch.softmax import normalised, row_shift
 
-__all__ = ["paged_gathered", "paged_split"]
+__all__ = ["append_by_index_copy", "append_by_scatter", "paged_gathered", "paged_split"]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -127,3 +127,30 @@ def paged_split(
     total = (shares * torch.stack(totals)).sum(dim=0)
     merged = normalised((shares[..., None] * torch.stack(weighted)).sum(dim=0), total[..., None])
     return merged.flatten(1, 2).to(q.dtype)
+
+
+@register("append_to_pages", backend="torch", name="torch.append_by_index_copy", dtypes=DTYPES, description="index_copy into flat slots")
+def append_by_index_copy(k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that are no padding, copied to their slots."""
+    check_slots(slots.tolist(), k_pages.shape[0] * k_pages.shape[1])
+    kept = torch.nonzero(slots >= 0)[:, 0]
+
+    def written(rows: Tensor, pages: Tensor) -> Tensor:
+        return pages.flatten(0, 1).index_copy(0, slots[kept], rows[kept]).reshape(pages.shape)
+
+    return written(k, k_pages), written(v, v_pages)
+
+
+@register("append_to_pages", backend="torch", name="torch.append_by_scatter", dtypes=DTYPES, description="scatter, padding to a place more")
+def append_by_scatter(k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Without a choice of rows, as a graph of fixed shapes needs it: padding goes to one place more, which is cut off."""
+    places = k_pages.shape[0] * k_pages.shape[1]
+    check_slots(slots.tolist(), places)
+    target = torch.where(slots < 0, places, slots)[:, None, None]
+
+    def written(rows: Tensor, pages: Tensor) -> Tensor:
+        flat = pages.flatten(0, 1)
+        more = torch.cat([flat, flat.new_zeros(1, *flat.shape[1:])])
+        return more.scatter(0, target.expand(rows.shape), rows)[:places].reshape(pages.shape).clone()
+
+    return written(k, k_pages), written(v, v_pages)
