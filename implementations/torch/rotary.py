@@ -48,7 +48,7 @@ def rotary_half(
 
 
 @register(
-    "rotary_embedding", backend="torch", name="torch.rotary_complex", dtypes=DTYPES, description="view_as_complex times polar(1, angle)"
+    "rotary_embedding", backend="torch", name="torch.rotary_complex", dtypes=DTYPES, description="complex numbers times polar(1, angle)"
 )
 def rotary_complex(
     x: Tensor, positions: Tensor, *, base: float = 10000.0, interleaved: bool = False, rotary_width: int | None = None
@@ -57,9 +57,8 @@ def rotary_complex(
     check_positions(positions.flatten().tolist())
     half, dtype = pairs_of(x.shape[3], rotary_width), working_dtype(x)
     turned, rest = x[..., : 2 * half].to(dtype), x[..., 2 * half :]
-    shape = (*x.shape[:3], half, 2) if interleaved else (*x.shape[:3], 2, half)
-    pairs = turned.reshape(shape) if interleaved else turned.reshape(shape).transpose(-1, -2)
+    pairs = (turned[..., 0::2], turned[..., 1::2]) if interleaved else (turned[..., :half], turned[..., half:])
     angle = _angles(positions, half, base, dtype)
-    product = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angle), angle))
-    product = product if interleaved else product.transpose(-1, -2)
-    return torch.cat([product.reshape(*x.shape[:3], 2 * half).to(x.dtype), rest], dim=-1)
+    product = torch.complex(*(part.contiguous() for part in pairs)) * torch.polar(torch.ones_like(angle), angle)
+    joined = torch.stack([product.real, product.imag], dim=-1).flatten(-2) if interleaved else torch.cat([product.real, product.imag], dim=-1)
+    return torch.cat([joined.to(x.dtype), rest], dim=-1)
