@@ -71,7 +71,8 @@ def lift(
     """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     lifted = {
-        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype != bool else value for name, value in arguments.items()
+        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype.kind not in "biu" else value
+        for name, value in arguments.items()
     }
     layouts = {
         name: (recipe.layout, broadcast_axis(recipe.layout, case.shape(name), case.axes(name)))

@@ -292,7 +292,7 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
     wrong = ~compare(got, wanted)[1]
     values = case.arrays.get(_values(case))
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
-    said = _gaps(case, got, wanted) or _hidden(case, got, wrong)
+    said = _gaps(case, got, wanted) or _leaked(case, got, wanted) or _hidden(case, got, wrong)
     chooses = case.specification.visible is not None or case.method in MERGE
     if not said and chooses and values is not None and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
@@ -300,8 +300,8 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
 
 
 def _values(case: Case) -> str:
-    """Name of the array that the output is a combination of."""
-    return "outs" if "outs" in case.arrays else "v"
+    """Name of the array that the output is a combination of; "" where it is none by itself."""
+    return next((name for name in ("outs", "v", "v_pages") if name in case.arrays), "")
 
 
 def _query(case: Case, index: tuple[int, ...]) -> str:
@@ -384,6 +384,16 @@ def _gaps(case: Case, got: np.ndarray, wanted: Expected) -> str:
     if not gapped or poisoned or not (np.isnan(got) & np.isfinite(wanted.value)).any():
         return ""
     return f"the only NaN among the arguments lies between the rows of {', '.join(gapped)}"
+
+
+def _leaked(case: Case, got: np.ndarray, wanted: Expected) -> str:
+    """NaN that can only come from what belongs to others."""
+    filled = [name for name, recipe in case.arrays.items() if recipe.garbage == "nan"]
+    if not filled or not (np.isnan(got) & np.isfinite(wanted.value)).any():
+        return ""
+    if not all(np.isfinite(array).all() for array in case.without_garbage().arguments().values() if isinstance(array, np.ndarray)):
+        return ""
+    return f"the only NaN among the arguments lies in {', '.join(filled)}, where nothing may read"
 
 
 def _hidden(case: Case, got: np.ndarray, wrong: np.ndarray) -> str:

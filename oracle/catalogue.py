@@ -36,7 +36,10 @@ class Method:
         tunables: names of the keywords that may change speed, never meaning.
         source: the paper, with its equation.
         unread: from the arguments by name to, for some arrays, a bool array of the elements that the method promises not
-            to read; None where it promises nothing.
+            to read; None where it promises nothing. They may hold any finite number.
+        foreign: the same of elements that may even hold NaN and must not leak, since they belong to no sequence of the call or to
+            another one: the rest of a page, pages of others. Part of what is unread; None where there are none.
+        hiding: names of the arrays that `unread` speaks of, that of the keys first.
         visible: from the arguments by name and the sizes by letter to which keys a query reads, broadcastable to (B, Hq, Lq, Lk);
             None for methods that do not choose keys.
         derived: dimensions that follow from others and from options: letter -> expression, as in `oracle.conditions`.
@@ -66,6 +69,8 @@ class Method:
     cost: str = "1"
     decisions: tuple[str, ...] = ()
     contracting: bool = False
+    foreign: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None
+    hiding: tuple[str, ...] = ("k", "v")
 
     @property
     def summary(self) -> str:
@@ -156,7 +161,7 @@ class Method:
             if spec.kind == "int" and values.dtype.kind not in "iu":
                 raise OptionError(f"{spec.name}.dtype={values.dtype}, but should be an integer dtype [{self.name}]")
             if spec.name in self.domains:
-                check_domain(spec.name, values, self.domains[spec.name], sizes, self.name)
+                check_domain(spec.name, values, self.domains[spec.name], sizes, self.name, arguments)
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:
         """Evaluate the specification in float64; see its docstring for shapes and options."""
@@ -197,6 +202,8 @@ def method(
     cost: str | None = None,
     decisions: str = "",
     contracting: bool = False,
+    foreign: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None,
+    hiding: tuple[str, ...] = ("k", "v"),
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -209,6 +216,7 @@ def method(
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
             derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
+            foreign, hiding,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

@@ -51,6 +51,7 @@ OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "nonnegative": ("a number >= 0", lambda value: _is_number(value) and value >= 0),
     "guard": ("a number >= 0", lambda value: _is_number(value) and value >= 0),
     "real": ("a finite number", _is_number),
+    "base": ("a number > 1", lambda value: _is_number(value) and value > 1),
     "count": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
     "degree": ("an integer >= 0", lambda value: _is_integer(value) and value >= 0),
     "size": ("an integer >= 1", lambda value: _is_integer(value) and value >= 1),

@@ -2,7 +2,7 @@
 
     "q: b h l d, k: b g s d, v: b g s e, mask?: bool ~(b h l s), sinks?: h -> out: b h l e, lse: statistic b h l"
 
-* a letter is a dimension; the same letter means the same size everywhere;
+* a letter, or a word such as ``block_size``, is a dimension; the same one means the same size everywhere;
 * ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
 * ``~(...)`` means "anything that broadcasts to this shape", ``b|1`` an axis that may have size 1 instead;
 * a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit

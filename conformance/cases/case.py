@@ -3,8 +3,9 @@
     attention float32 b=1 h=2 g=1 l=5 s=17 d=4 e=4 causal=True q=normal(0)*30 k=rising(1)@strided v=index(2) block_k=16
 
 Dimensions, options and tunables are ``name=value``. An array is ``recipe(seed)``, then optionally ``[1,h,1,s]`` (its
-axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers, or ``!nan``, where nothing may read) and
-``@layout``. ``calls=warm`` makes another call of the same shapes first, to meet whatever an implementation keeps.
+axes, where it broadcasts), ``*gain``, ``!garbage`` (huge finite numbers where nothing may read, or ``!nan``: NaN there, or
+where it belongs to others as far as the method tells that apart) and ``@layout``. ``calls=warm`` makes another call of the
+same shapes first, to meet whatever an implementation keeps.
 ``calls=12`` makes so many identical calls in a fresh process (2 at least), and ``CASE then CASE`` a fresh process in which the first
 case comes before the second, which is the one that is judged. ``invariant=name`` judges the call by an invariant (see
 `conformance.invariants`) instead of by the oracle.
@@ -21,23 +22,22 @@ from typing import Any
 
 import numpy as np
 
+from conformance.cases.integers import make_integers, recipes_of_integers, related
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
 from conformance.cases.options import OptionTextError, as_argument, parse_option
 from conformance.cases.values import (
     CODED_RECIPES,
     DOMAIN_RECIPES,
     FLOAT_RECIPES,
-    INTEGER_RECIPES,
     MASK_RECIPES,
     make_floats,
-    make_integers,
     make_mask,
 )  # fmt: skip
 from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import PLAIN_DTYPES, Method
-from oracle.conditions import holds
-from oracle.domains import index_bound
+from oracle.conditions import evaluate, holds
+from oracle.domains import repeats
 from oracle.formats import FORMATS, Format
 from oracle.options import Kind
 from oracle.signature import ArraySpec
@@ -65,11 +65,12 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES` or `INTEGER_RECIPES`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES` or `recipes_of_integers`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
-        garbage: ``garbage`` or ``nan`` in elements that the method never reads; "" for none.
+        garbage: ``garbage`` or ``nan`` in elements that the method never reads; "" for none. Of a method that tells which of them
+            may hold NaN, ``nan`` is NaN in these and huge numbers in the others.
         layout: in memory.
     """
 
@@ -137,6 +138,8 @@ class Case:
     def size(self) -> int:
         """Elements of the largest array that a plain implementation would hold; orders cases by cost."""
         dims = self.dims
+        if "l" not in dims and "b" in dims and "h" in dims:  # what else a query reads, only the method knows
+            return int(evaluate(self.specification.cost, dims)) * max(dims.get("d", 1), dims.get("e", 1))
         return (
             dims.get("b", 1)
             * dims.get("h", 1)
@@ -164,8 +167,15 @@ class Case:
         return spec.dims if (axes := self.arrays[name].axes) is None else axes
 
     def settled(self) -> Case:
-        """The same call with the dimensions that follow from others put right, and positions beyond the length left out."""
+        """The same call with the dimensions that follow from others put right, and positions beyond the length left out.
+
+        Nor do arrays repeat what has to differ from element to element.
+        """
         method, dims, options = self.specification, self.dims, self.options
+        differing = [name for name, domain in method.domains.items() if name in self.arrays and not repeats(domain)]
+        if any(self.arrays[name].layout.startswith("expanded") for name in differing):
+            plain = {name: replace(self.arrays[name], layout="contiguous") for name in differing}
+            return replace(self, arrays={**self.arrays, **plain}).settled()
         if not method.derived and "positions" not in method.options.values():
             return self
         length = dims.get("s", dims.get("l", 0))
@@ -191,17 +201,32 @@ class Case:
         Args:
             meaning: conventions that decide which elements are never read, where garbage goes.
         """
-        made = {name: self._make(name, recipe) for name, recipe in self.arrays.items()}
-        for name, recipe in self.arrays.items():
-            if (repeated := broadcast_axis(recipe.layout, made[name].shape, self.axes(name))) is not None:
+        made: dict[str, np.ndarray] = {}
+        for name in sorted(self.arrays, key=lambda name: len(related(self.specification, name))):
+            made[name] = self._make(name, self.arrays[name], made)
+            if (repeated := broadcast_axis(self.arrays[name].layout, made[name].shape, self.axes(name))) is not None:
                 made[name] = np.broadcast_to(np.take(made[name], [0], axis=repeated), made[name].shape).copy()
-        arguments = {**made, **self.called_options()}
-        if any(recipe.garbage for recipe in self.arrays.values()) and self.specification.unread is not None:
-            unread = self.specification.unread({**arguments, **(meaning or {})})
-            for name, recipe in self.arrays.items():
-                if recipe.garbage and name in unread and not recipe.layout.startswith("expanded"):
-                    arguments[name] = np.where(unread[name], self._garbage(recipe, name), arguments[name]).astype(made[name].dtype)
-        return arguments
+        arguments = {**{name: made[name] for name in self.arrays}, **self.called_options()}
+        return {**arguments, **self._filled({**arguments, **(meaning or {})})}
+
+    def _filled(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays that hold garbage."""
+        method = self.specification
+        holding = [name for name, recipe in self.arrays.items() if recipe.garbage and not recipe.layout.startswith("expanded")]
+        if not holding or method.unread is None:
+            return {}
+        unread = method.unread(arguments)
+        foreign = unread if method.foreign is None else method.foreign(arguments)
+        filled = {}
+        for name in (name for name in holding if name in unread):
+            array, recipe = arguments[name], self.arrays[name]
+            if recipe.garbage == "nan":
+                array = np.where(foreign[name], np.nan, array)
+            if recipe.garbage != "nan" or method.foreign is not None:
+                huge = unread[name] if recipe.garbage != "nan" else unread[name] & ~foreign[name]
+                array = np.where(huge, self._huge(recipe, name), array)
+            filled[name] = array.astype(arguments[name].dtype)
+        return filled
 
     def without_garbage(self) -> Case:
         """The same call with plain numbers where nothing may read: it has the same answer."""
@@ -256,24 +281,25 @@ class Case:
     def _spec(self, name: str) -> ArraySpec:
         return next(spec for spec in self.specification.signature.inputs if spec.name == name)
 
-    def _make(self, name: str, recipe: ArrayRecipe) -> np.ndarray:
-        spec, shape = self._spec(name), self.shape(name)
+    def _make(self, name: str, recipe: ArrayRecipe, made: Mapping[str, np.ndarray]) -> np.ndarray:
+        spec, shape, method = self._spec(name), self.shape(name), self.specification
         if spec.kind == "bool":
             return make_mask(recipe.recipe, recipe.seed, shape)
         if spec.kind == "int":
-            return make_integers(recipe.recipe, recipe.seed, shape, index_bound(self.specification.domains[name], self.dims))
+            others = tuple(made[other] for other in related(method, name))
+            return make_integers(recipe.recipe, recipe.seed, shape, method.domains[name], self.dims, others)
         return make_floats(recipe.recipe, recipe.seed, recipe.gain, shape, self.storage(spec))
 
-    def _garbage(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
-        if recipe.garbage == "nan":
-            return np.array(np.nan)
+    def _huge(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
         signs = np.random.default_rng(recipe.seed).choice([-1.0, 1.0], self.shape(name))
         return signs * min(LARGEST_GARBAGE, FORMATS[self.dtype].largest / 4)
 
 
 def plainest(method: Method, spec: ArraySpec) -> str:
     """The plainest recipe of an array that holds something."""
-    return {"bool": "random", "int": "integers"}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
+    if spec.kind == "int":
+        return recipes_of_integers(method.domains[spec.name])[0]
+    return "random" if spec.kind == "bool" else DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
 
 
 def condition_names(method: Method) -> dict[str, str]:
@@ -327,7 +353,7 @@ def _parse_one(line: str) -> Case:
         elif name in specification.signature.dims:
             groups["dims"][name] = int(_literal(word, text, int))
         elif any(spec.name == name for spec in specification.signature.inputs):
-            groups["arrays"][name] = _parse_recipe(word, text)
+            groups["arrays"][name] = _parse_recipe(word, text, specification, name)
         elif name in specification.options:
             groups["options"][name] = _option(word, specification.options[name], text)
         else:
@@ -367,11 +393,13 @@ def _invariant(method: str, name: str) -> str:
         raise CaseError(str(error)) from None
 
 
-def _parse_recipe(word: str, text: str) -> ArrayRecipe:
+def _parse_recipe(word: str, text: str, method: Method, name: str) -> ArrayRecipe:
     match = _RECIPE.match(text)
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
-    known = list(dict.fromkeys([*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES, *INTEGER_RECIPES]))
+    kind = next(spec.kind for spec in method.signature.inputs if spec.name == name)
+    known = {"bool": list(MASK_RECIPES), "int": []}.get(kind, [*FLOAT_RECIPES, *CODED_RECIPES])
+    known += recipes_of_integers(method.domains[name]) if kind == "int" else []
     if match["recipe"] not in known:
         raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")
     layout = match["layout"] or "contiguous"

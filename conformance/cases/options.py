@@ -120,6 +120,7 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     # Never 0, where a sum that a good kernel's stabilisers make vanish would be 0 / 0; but small enough to be nothing beside others.
     "guard": lambda choose, dims, tile: choose((1e-6, 1e-12, 1e-9, 1e-3, 1.0, 1e-12)),
     "real": lambda choose, dims, tile: choose((1.0, 0.3, 0.1, -0.5, 0.0, 2.0)),
+    "base": lambda choose, dims, tile: choose((500000.0, 100.0, 1000000.0, 2.0)),
     "count": _count,
     # Of a polynomial: those at which one degree more or less shows, and a few at which rounding does.
     "degree": lambda choose, dims, tile: choose((2, 3, 4, 1, 5, 6, 0, 8, 10, 16, 24, 40)),
@@ -136,6 +137,7 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "nonnegative": (1e-6, 0.0, 1.0),
     "guard": (1e-6, 1e-12, 1.0),
     "real": (0.3, 1.0, 0.0, -0.5),
+    "base": (100.0, 500000.0),
     "count": (1, 0, 2, 3, 4, 16),
     "degree": (2, 3, 1, 0, 5, 10),
     "size": (1, 2, 3, 4, 8, 16),

@@ -24,6 +24,14 @@ WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160,
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
 
+# Of caches in blocks, and of packed sequences, counted by the edges between them.
+NAMED_SIZES: dict[str, tuple[int, ...]] = {
+    "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64),
+    "block_size": (4, 2, 1, 3, 8, 5, 16, 32),
+    "max_blocks": (3, 2, 4, 1, 5, 2, 8, 12, 33, 65),
+    "edges": (3, 2, 4, 5, 3, 8, 4, 6, 1),
+}
+
 # A length that no stage finds too long.
 SMALL = 20
 
@@ -104,7 +112,9 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
         sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
-    sizes |= {letter: choose(OTHER_SIZES) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
+    for letter in letters:
+        if letter not in sizes and letter not in WIDTH_LETTERS:
+            sizes[letter] = choose(_other_sizes(method, stage, letter, sizes))
     rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
     # What an array costs to make must not exceed what the oracle costs.
     widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)] or [min(WIDTHS)]
@@ -114,6 +124,15 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     if {"d", "e"} <= set(letters) and choose((True, False)) and _fits(method, stage, {**sizes, "e": sizes["d"]}):
         sizes["e"] = sizes["d"]
     return {letter: sizes.get(letter, 0) for letter in method.signature.dims}
+
+
+def _other_sizes(method: Method, stage: Stage, letter: str, sizes: dict[str, int]) -> list[int]:
+    """Sizes of a dimension that is neither length, width, heads nor batch, with which the evaluation is not too costly."""
+    likely, named = NAMED_SIZES.get(letter, OTHER_SIZES), condition_names(method.cost)
+    if letter not in named or letter not in NAMED_SIZES:
+        return list(likely)
+    least = {**dict.fromkeys(named, 1), **sizes}
+    return [size for size in likely if evaluate(method.cost, {**least, letter: size}) <= stage.elements] or [min(likely)]
 
 
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:

@@ -19,7 +19,7 @@ from conformance.cases.case import ArrayRecipe, Case
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import Choose, draw_option
 from conformance.cases.shapes import COMMON_TILES, Stage, dimensions
-from conformance.cases.vocabulary import INTEGERS, MASKS, PRESENCE, SEEDS, SIZES, vocabulary
+from conformance.cases.vocabulary import MASKS, PRESENCE, SEEDS, SIZES, integers, vocabulary
 from conformance.errors import UsageError
 from conformance.registry import Implementation, Tunable
 from oracle import get_method
@@ -124,7 +124,7 @@ def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> Arra
             axes = None  # documents are of queries and keys
         return ArrayRecipe(recipe, seed, axes, layout=layout)
     if spec.kind == "int":
-        return ArrayRecipe(choose(INTEGERS), seed, axes, layout=layout)
+        return ArrayRecipe(choose(integers(method, spec)), seed, axes, layout=layout)
     recipes, gains = vocabulary(method, spec)
     if plain:
         return ArrayRecipe(recipes[0], seed, axes, gains[0], layout=layout)
@@ -153,16 +153,25 @@ def _far_below(choose: Choose, arrays: dict[str, ArrayRecipe], options: dict[str
 
 
 def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe], options: dict[str, Any]) -> dict[str, ArrayRecipe]:
-    """Huge numbers where nothing may read, in half of the cases in which some elements are never read."""
+    """Huge numbers where nothing may read, in half of the cases in which some elements are never read.
+
+    Where some may hold NaN, they do in most cases: a leak of it is a finding.
+    """
     may_hide = {"mask", "causal", "window"} & set(method.keywords)
-    hides = not may_hide or may_hide & {*arrays, *options}
-    if method.unread is None or not hides or not choose((False, True)):
+    hides = bool(not may_hide or may_hide & {*arrays, *options})
+    if method.unread is None or not (hides or method.foreign):
         return arrays
+    kind = choose(("", "garbage")) if method.foreign is None else choose(("nan", "nan", "garbage", ""))
+    if not kind:
+        return arrays
+    # A query of any size makes a huge key overflow, which is no fault of the implementation.
+    huge = kind == "garbage" or bool(may_hide & {*arrays, *options})
     filled = {
-        name: replace(arrays[name], garbage="garbage", gain=1.0 if name == "k" else arrays[name].gain)
-        for name in ("k", "v")
+        name: replace(arrays[name], garbage=kind, gain=1.0 if name == method.hiding[0] and huge else arrays[name].gain)
+        for name in method.hiding
         if not arrays[name].layout.startswith("expanded") and choose((True, True, False))
     }
     if not filled:
         return arrays
-    return {**arrays, "q": ArrayRecipe("normal", arrays["q"].seed, layout=arrays["q"].layout), **filled}
+    plain = {"q": ArrayRecipe("normal", arrays["q"].seed, layout=arrays["q"].layout)} if huge and "q" in arrays else {}
+    return {**arrays, **plain, **filled}

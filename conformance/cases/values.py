@@ -14,8 +14,7 @@ import numpy as np
 from oracle.formats import Format
 
 __all__ = [
-    "CODED_RECIPES", "DOMAIN_RECIPES", "FLOAT_RECIPES", "INTEGER_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats",
-    "make_integers", "make_mask",
+    "CODED_RECIPES", "DOMAIN_RECIPES", "FLOAT_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats", "make_mask",
 ]  # fmt: skip
 
 Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -232,29 +231,6 @@ def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], for
     made = (coded(seed, shape) if coded is not None else FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape)) * gain
     kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
     return kept.astype(form.dtype)
-
-
-def _integers(rng: np.random.Generator, shape: tuple[int, ...], bound: int) -> np.ndarray:
-    return rng.integers(0, max(bound, 1), shape)
-
-
-def _distinct(rng: np.random.Generator, shape: tuple[int, ...], bound: int) -> np.ndarray:
-    """No number twice in a row of the last axis, as far as there are enough."""
-    rows = rng.random((*shape[:-1], max(bound, shape[-1], 1))).argsort(axis=-1)[..., : shape[-1]]
-    return rows % max(bound, 1)
-
-
-INTEGER_RECIPES: dict[str, Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]] = {
-    "integers": _integers,
-    "distinct": _distinct,
-    "zeros": lambda rng, shape, bound: np.zeros(shape, np.int64),
-    "last": lambda rng, shape, bound: np.full(shape, max(bound - 1, 0)),
-}
-
-
-def make_integers(recipe: str, seed: int, shape: tuple[int, ...], bound: int) -> np.ndarray:
-    """An int64 array of a recipe, of numbers of at least 0 and below a bound."""
-    return INTEGER_RECIPES[recipe](np.random.default_rng(seed), shape, bound).astype(np.int64)
 
 
 def _random_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

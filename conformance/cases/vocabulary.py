@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+from conformance.cases.integers import recipes_of_integers
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "SIZES", "vocabulary"]
+__all__ = ["MASKS", "PRESENCE", "SEEDS", "SIZES", "integers", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -37,6 +38,7 @@ RECIPES = {
     "sinks": ("normal", "zeros", "offset", "negative"),
     "lses": ("normal", "empty_parts", "rising", "empty_parts", "offset", "negative", "equal", "zeros", "spike"),
 }
+RECIPES |= {f"{name}_pages": RECIPES[name] for name in ("k", "v")}
 GAINS = {
     "initial_state": (1.0, 1.0, 10.0, 1e-3),
     "q": (1.0, 1.0, 1.0, 1.0, 10.0, 30.0, 100.0, 0.01, 400.0, 1e-30),
@@ -46,6 +48,7 @@ GAINS = {
     "sinks": (1.0, 4.0, 20.0),
     "lses": (1.0, 10.0, 100.0),
 }
+GAINS |= {f"{name}_pages": GAINS[name] for name in ("k", "v")}
 # How often an optional array is passed, by its kind.
 PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic"), (False, True))
 # Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
@@ -54,7 +57,6 @@ MASKS = (
     "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
     "checkerboard", "empty_rows", "blocks", "full", "empty",
 )  # fmt: skip
-INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
 BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
@@ -109,6 +111,16 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
+# Of integers, by the kind of their domain, those that tell most more than once.
+INTEGERS: dict[str, tuple[str, ...]] = {
+    "index": ("integers", "distinct", "distinct", "zeros", "last"),
+    "context": (
+        "full", "mixed", "mixed", "around_blocks", "around_blocks", "whole_blocks", "after_a_switch", "first_blocks", "some_empty", "mixed",
+    ),
+    "position": ("from_zero", "continued", "any", "continued", "any", "padded", "continued_far", "far", "zeros"),
+    "block-table": ("in_order", "scattered", "scattered", "reversed", "stale", "shared", "repeated", "holes", "without_first"),
+}  # fmt: skip
+
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
 SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
@@ -118,7 +130,14 @@ SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
     ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),
     ("native_sparse_attention", "select_count"): (1, 2, 1, 3, 2, 4, 5),
     ("native_sparse_attention", "window"): (2, 1, 3, 4, 1, 8, 16, 5),
+    ("rotary_embedding", "rotary_width"): (None, None, 2, 4, 2, 8, 16, 0, 32),
 }
+
+
+def integers(method: Method, spec: ArraySpec) -> tuple[str, ...]:
+    """Recipes of an array of integers."""
+    domain = method.domains[spec.name]
+    return INTEGERS.get(domain.partition(" ")[0]) or recipes_of_integers(domain)
 
 
 def vocabulary(method: Method, spec: ArraySpec) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -14,6 +14,7 @@ from conformance.adequacy import lift
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.pitfalls.dense import Reference
+from conformance.pitfalls.served import SERVED
 from conformance.pitfalls.sparse import SPARSE
 
 __all__ = ["VALUES", "Facts", "Flag"]
@@ -95,7 +96,7 @@ class Facts:
         case, arguments = self.case, self.case.arguments(self.meaning)
         flags, magnitudes = [*_variety(case, arguments)], {}
         method = case.specification
-        softmax = SPARSE.get(method.name, Reference if method.name in Reference.methods else None)
+        softmax = {**SPARSE, **SERVED}.get(method.name, Reference if method.name in Reference.methods else None)
         if softmax is not None and case.size:
             with np.errstate(all="ignore"):
                 steps = softmax(*lift(case, {**arguments, **self.meaning}))
@@ -159,7 +160,7 @@ def _layouts(case: Case) -> Iterator[Flag]:
             if view.shape[-1] > 1 and view.strides[-1] != view.itemsize:
                 yield Flag(f"the last axis of {name} is not dense")
         if recipe.garbage:
-            yield Flag(f"{name} holds huge numbers where nothing may read")
+            yield Flag(f"{name} holds {'NaN' if recipe.garbage == 'nan' else 'huge numbers'} where nothing may read")
     if scattered:
         yield Flag("some array is not contiguous", "every array is contiguous", cost=1.1)
 

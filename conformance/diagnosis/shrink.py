@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case, plainest
+from conformance.cases.integers import plain_integers
 from conformance.cases.options import plainer
 from conformance.cases.shapes import KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS
 from conformance.cases.values import DOMAIN_RECIPES
@@ -29,7 +30,6 @@ CLEAR = 1000.0
 # Recipes from the plainest on, those of a row alike; the rest are less plain. With one seed for all, a query may equal a
 # key, which then outweighs all others.
 PLAIN_MASKS = (("full",), ("empty",), ("padding_right", "random"))
-PLAIN_INTEGERS = (("zeros",), ("integers",))
 SEEDS = (0, 1, 2)
 
 # Steps that keep a remainder.
@@ -169,12 +169,13 @@ def _plainer_array(case: Case, name: str) -> Iterator[Case]:
         spec = next(spec for spec in case.specification.signature.inputs if spec.name == name)
         method = case.specification
         may_be_zero = "zeros" in DOMAIN_RECIPES.get(method.domains.get(name, ""), ("zeros",))
-        for recipe in _plainer(case.arrays[name], spec, [plainest(method, spec), *["zeros"] * may_be_zero]):
+        plain = ((plainest(method, spec), *["zeros"] * may_be_zero),)
+        for recipe in _plainer(case.arrays[name], spec, plain_integers(method.domains[name]) if spec.kind == "int" else plain):
             yield replace(case, arrays={**case.arrays, name: recipe})
 
 
-def _plainer(recipe: ArrayRecipe, spec: ArraySpec, plain: Sequence[str]) -> Iterator[ArrayRecipe]:
-    ranks = PLAIN_MASKS if spec.kind == "bool" else PLAIN_INTEGERS if spec.kind == "int" else (tuple(plain),)
+def _plainer(recipe: ArrayRecipe, spec: ArraySpec, plain: Sequence[tuple[str, ...]]) -> Iterator[ArrayRecipe]:
+    ranks = PLAIN_MASKS if spec.kind == "bool" else plain
     names = [name for rank in takewhile(lambda rank: recipe.recipe not in rank, ranks) for name in rank]
     yield from (ArrayRecipe(name, seed, recipe.axes) for name in names for seed in SEEDS)
     if recipe.layout != "contiguous":

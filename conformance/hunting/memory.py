@@ -56,7 +56,8 @@ class Memory:
 def _can_call(implementation: Implementation, case: Case) -> bool:
     required = {spec.name for spec in case.specification.positional}
     taken = {*case.options, *case.arrays} - required <= set(implementation.options)
-    return taken and set(case.tunables) <= set(implementation.tunables) and implementation.admits(case.facts())
+    fits = case.consistent and set(case.tunables) <= set(implementation.tunables)  # what a method asks for may have changed
+    return taken and fits and implementation.admits(case.facts())
 
 
 def _key(implementation: Implementation, dtype: str) -> bytes:

@@ -41,7 +41,8 @@ def simplest_case(
         required = {spec.name: case.arrays[spec.name] for spec in method.signature.required}
         options = {name: case.options[name] for name in method.required_keywords if name in case.options}
         case = replace(case, arrays=required, options=options)
-        if min(case.dims.values()) > 1 and implementation.admits(case.facts()) and holds(condition, case.dims) == holding:
+        several = case.consistent and min(case.dims.values()) > 1
+        if several and implementation.admits(case.facts()) and holds(condition, case.dims) == holding:
             return case
     return None
 

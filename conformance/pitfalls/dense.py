@@ -60,7 +60,8 @@ class Steps:
             for method in cls.methods:
                 Steps.declared[method, cls.name] = cls
                 signature = METHODS[method].signature
-                has_keys = "s" in signature.dims or any(spec.name == "k" for spec in signature.inputs)
+                keys = METHODS[method].hiding[0]
+                has_keys = "s" in signature.dims or any(spec.name == keys for spec in signature.inputs)
                 variants = cls.variants if has_keys else ()  # tiles are of keys
                 run = partial(cls.run, len(signature.outputs))
                 declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants))

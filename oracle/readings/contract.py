@@ -31,6 +31,9 @@ EXP_ROUNDOFFS = 4
 # roundoffs of 1 come from the exponential, 5.3 from the quotient and 0.8 from the difference. Absolute, not relative.
 TANH_ROUNDOFFS = 8
 
+# cosf and sinf of CUDA and of the vector libraries stay within 2 units in the last place, relative to a result of at most 1.
+TRIGONOMETRIC_ROUNDOFFS = 4
+
 # The perturbed reading: with 16 samples an estimated standard deviation falls below half of the true one with a probability
 # of 1e-3 (chi-square of 16 degrees of freedom below 4), even before it is pooled with others, and then LAMBDA still covers
 # two of them.
@@ -89,6 +92,11 @@ class PrecisionContract:
     def tanh_error(self) -> float:
         """Absolute error of a hyperbolic tangent."""
         return TANH_ROUNDOFFS * self.unit_roundoff
+
+    @property
+    def trigonometric_error(self) -> float:
+        """Absolute error of a sine or a cosine, besides that of its angle."""
+        return TRIGONOMETRIC_ROUNDOFFS * self.unit_roundoff
 
     @property
     def flush(self) -> float:

@@ -17,7 +17,7 @@ from oracle.readings.perturbed import Perturbed
 from oracle.readings.rules import exponential_error
 
 __all__ = [
-    "FARTHEST", "as_operand", "as_stored", "logarithm", "number", "probabilities", "rms_normalised", "rounded_again",
+    "FARTHEST", "as_operand", "as_stored", "constants", "logarithm", "number", "probabilities", "rms_normalised", "rounded_again",
     "shifted_exponentials",
 ]  # fmt: skip
 
@@ -51,6 +51,16 @@ def number(x: float, like: Any) -> Any:
     if is_balls(like):
         return balls(np.asarray(x, dtype=np.float64))
     return getattr(like, "value", like).dtype.type(x)  # `Bounded` and its like hold their numbers in `value`
+
+
+def constants(values: np.ndarray, like: Any) -> Any:
+    """Exact numbers that enter a computation as inputs do: what is computed from them has the errors of the reading."""
+    values = np.asarray(values, dtype=np.float64)
+    if isinstance(like, Bounded):
+        return Bounded.exact(values.astype(like.value.dtype), like.contract)
+    if isinstance(like, Perturbed):
+        return Perturbed.exact(values.astype(like.value.dtype), like.noise)
+    return balls(values) if is_balls(like) else values.astype(like.dtype)
 
 
 def logarithm(x: Any) -> Any:

@@ -135,6 +135,17 @@ def tanh(a: Perturbed) -> Perturbed:
     return perturb(np.tanh(a.samples), a.noise.contract.tanh_error, a.noise)
 
 
+def _trigonometric(function: np.ufunc) -> None:
+    @perturbation((function, "__call__"))
+    def wave(a: Perturbed) -> Perturbed:
+        with np.errstate(invalid="ignore"):
+            return perturb(function(a.samples), a.noise.contract.trigonometric_error, a.noise)
+
+
+for _wave in (np.cos, np.sin):
+    _trigonometric(_wave)
+
+
 @perturbation((np.matmul, "__call__"))
 def matmul(a: Any, b: Any) -> Perturbed:
     ndim, noise = max(x.ndim for x in (a, b)), noise_of(a, b)

@@ -164,6 +164,20 @@ def tanh(a: Bounded) -> Bounded:
     return Bounded(value, np.where(error < np.inf, bound, np.inf) if error.max(initial=0.0) == np.inf else bound, a.contract)
 
 
+def _trigonometric(function: np.ufunc) -> None:
+    @rule((function, "__call__"))
+    def wave(a: Bounded) -> Bounded:
+        """The slope is at most 1, and no error leads out of the interval from -1 to 1."""
+        with np.errstate(invalid="ignore"):
+            value, error = function(a.value), split(a)[1]
+        bound = np.minimum(error, 2.0) + a.contract.trigonometric_error
+        return Bounded(value, np.where(error < np.inf, bound, np.inf) if error.max(initial=0.0) == np.inf else bound, a.contract)
+
+
+for _wave in (np.cos, np.sin):
+    _trigonometric(_wave)
+
+
 @rule((np.sqrt, "__call__"))
 def sqrt(a: Bounded) -> Bounded:
     """A negative argument, which only cancellation can produce, is for the specification to clamp."""
