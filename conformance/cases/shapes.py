@@ -24,6 +24,12 @@ WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160,
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
 
+# Sizes of what a letter stands for in every method: experts of a router, tokens of a vocabulary.
+LETTER_SIZES = {
+    "x": (4, 2, 8, 3, 6, 1, 5, 7, 9, 12, 16, 33, 64, 160),
+    "v": (5, 2, 3, 8, 4, 1, 7, 16, 17, 33, 64, 100, 257),
+}
+
 # A length that no stage finds too long.
 SMALL = 20
 
@@ -104,8 +110,11 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
         sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
-    sizes |= {letter: choose(OTHER_SIZES) for letter in letters if letter not in sizes and letter not in WIDTH_LETTERS}
-    rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
+    for letter in letters:
+        if letter not in sizes and letter not in WIDTH_LETTERS:
+            known = [size for size in LETTER_SIZES.get(letter, OTHER_SIZES) if size <= SMALL or not small or letter not in LETTER_SIZES]
+            sizes[letter] = choose([size for size in known if _fits(method, stage, {**sizes, letter: size})] or [min(known)])
+    rows = max((prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required), default=1)
     # What an array costs to make must not exceed what the oracle costs.
     widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)]
     for letter in letters:
@@ -117,9 +126,9 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
 
 
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
-    """Whether the evaluation's cost, if it depends on widths, is as low as that of making the arrays has to be."""
+    """Whether the evaluation's cost, if it depends on widths or the like, is as low as that of making the arrays has to be."""
     named = condition_names(method.cost)
-    return not named & set(WIDTH_LETTERS) or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
+    return not named & {*WIDTH_LETTERS, *LETTER_SIZES} or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
 
 
 def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
@@ -93,11 +94,20 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ),
     # Most logits within a domain of a few units.
     ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
+    # Ties, exact and near, are what a router has to decide.
+    ("moe_topk_gating", "logits"): (
+        ("normal", "normal", "normal", "levels", "near_ties", "alike", "zeros", "levels", "spread", "offset", "negative", "falling"),
+        (1.0, 1.0, 1.0, 1.0, 4.0, 0.1, 20.0, 100.0),
+    ),
+    ("moe_topk_gating", "correction"): (("normal", "levels", "normal", "zeros", "alike"), (1.0, 0.1, 0.1, 0.01, 10.0)),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
-SIZES: dict[tuple[str, str], tuple[int, ...]] = {
+SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("moe_topk_gating", "k"): (2, 1, 2, 3, 4, 1, 2, 6, 8),
+    ("moe_topk_gating", "groups"): (None, None, 2, 3, 4, 8, 1, 2),
+    ("moe_topk_gating", "top_groups"): (None, 1, 2, 1, 3, 4),
     ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
     ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
     ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),

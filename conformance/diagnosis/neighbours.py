@@ -11,7 +11,7 @@ from conformance.cases.case import ArrayRecipe, Case, plainest
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
-from conformance.cases.values import DOMAIN_RECIPES, INTEGER_RECIPES
+from conformance.cases.values import DOMAIN_RECIPES, integer_recipes
 from conformance.registry import Implementation, Tunable
 from oracle.catalogue import PLAIN_DTYPES
 
@@ -133,7 +133,8 @@ def _values(case: Case, name: str) -> Iterator[Case]:
     if recipe.garbage:
         yield _with(case, name, garbage="")
     method = case.specification
-    recipes = {"bool": MASKS, "int": tuple(INTEGER_RECIPES)}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
+    domain = method.domains.get(name, "")
+    recipes = {"bool": MASKS, "int": integer_recipes(domain)}.get(spec.kind) or DOMAIN_RECIPES.get(domain, FLOATS)
     for other in recipes:
         if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)
