@@ -25,6 +25,9 @@ Array = Any  # an ndarray of floats or balls, or a Bounded: whatever the reading
 # Experts of a group whose scores add up to that of the group (DeepSeek-V3, section 2.1.2: K_r / M, which is 2 there).
 BEST_OF_GROUP = 2
 
+# What keeps a sum from being 0 in DeepSeek-V3's own code (modeling_deepseek.py).
+GUARD = 1e-20
+
 
 def _affinities(logits: Array, scoring: str) -> Array:
     """What each expert is worth to each token, (T, E)."""
@@ -32,6 +35,17 @@ def _affinities(logits: Array, scoring: str) -> Array:
         return sigmoid(logits)
     weights, _ = shifted_exponentials(logits)
     return probabilities(weights, np.sum(weights, axis=-1, keepdims=True))
+
+
+def _shares(chosen: Array, denominator: str) -> Array:
+    """Affinities over their sum; anything where a kernel's may all have become 0."""
+    total = np.sum(chosen, axis=-1, keepdims=True)
+    shares = chosen / (total if denominator == "sum" else total + GUARD)
+    if not isinstance(shares, Bounded):
+        return shares
+    error = shares.full_error  # a quotient of something positive lies between 0 and 1, but for its own rounding
+    capped = np.where(np.isfinite(error), np.minimum(error, 1 + 2 * shares.contract.unit_roundoff), np.inf)
+    return Bounded(shares.value, capped, shares.contract)
 
 
 def _group_scores(scores: Array, groups: int, best: int) -> Array:
@@ -86,7 +100,7 @@ class _Grouped:
         "k * (groups or 1) <= (top_groups or 1) * x": "the groups that take part hold as many experts as a token chooses",
     },
     options={"k": "size", "renormalize": "flag", "scoring": ("softmax", "sigmoid"), "groups": "size", "top_groups": "size"},
-    conventions={"group_score": ("best-two", "best")},
+    conventions={"group_score": ("best-two", "best"), "denominator": ("sum", "sum+1e-20")},
     derived={"c": "k"},
     domains={"logits": "finite", "correction": "finite"},
     tunables=("block_tokens",),
@@ -103,6 +117,7 @@ def moe_topk_gating(
     groups: int = 1,
     top_groups: int = 1,
     group_score: str = "best-two",
+    denominator: str = "sum",
 ) -> tuple[np.ndarray, Array]:
     """The k experts of most worth to each token, and the weights of what they return.
 
@@ -124,6 +139,9 @@ def moe_topk_gating(
         top_groups: how many of them a token may choose from (group-limited or node-limited routing).
         group_score: ``best``: the score of a group is its largest s + correction (DeepSeek-V2, arXiv:2405.04434, section 2.1.2).
 
+        denominator: ``sum+1e-20``: weights are divided by their sum and 1e-20, as DeepSeek-V3's own code does; where all chosen
+            sigmoids are that small, they no longer add up to 1.
+
     Returns:
         indices (T, k) and weights (T, k), by falling score.
 
@@ -137,7 +155,7 @@ def moe_topk_gating(
 
     def then(order: np.ndarray) -> tuple[np.ndarray, Array]:
         chosen = np.take_along_axis(affinities, order, axis=-1)
-        return order, probabilities(chosen, np.sum(chosen, axis=-1, keepdims=True)) if renormalize else chosen
+        return order, _shares(chosen, denominator) if renormalize else chosen
 
     if top_groups == groups:
         exact = ranked(scores, np.array(True))[..., :k]

@@ -80,7 +80,7 @@ class Signature:
     @property
     def dims(self) -> tuple[str, ...]:
         """All dimension letters in order of appearance."""
-        return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.dims))
+        return tuple(dict.fromkeys(dim for spec in (*self.inputs, *self.outputs) for dim in spec.dims))
 
     def bind(
         self, shapes: Mapping[str, tuple[int, ...]], call: str, derive: Callable[[dict[str, int]], dict[str, int]] = lambda sizes: {}
