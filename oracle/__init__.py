@@ -5,6 +5,7 @@ from oracle import (  # noqa: F401  (they declare their methods)
     gated,
     gated_delta,
     linear,
+    load_balance,
     low_rank,
     native_sparse,
     polynomial,

@@ -13,6 +13,7 @@ from conformance.cases.strategies import random_case
 from conformance.judge import compare, settled
 from conformance.pitfalls import pitfalls_for
 from conformance.pitfalls.dense import Steps
+from conformance.pitfalls.load_balance import Capacity, SwitchLoss, Variation
 from conformance.pitfalls.routing import Gating
 from conformance.registry import Implementation
 from oracle import METHODS
@@ -21,9 +22,14 @@ from oracle.readings import EXACT_KINDS, budget, expected
 from oracle.readings.contract import CONTRACTS
 
 SMALL = Stage("small", 1.0, 20, 4000)
-REFERENCES = {"moe_topk_gating": Gating}
-LEAST = {"moe_topk_gating": 25}
-CONVENTIONS = {"moe_topk_gating": ({}, {"group_score": "best"})}
+REFERENCES = {
+    "moe_topk_gating": Gating, "switch_load_balance_loss": SwitchLoss, "load_balance_cv": Variation, "expert_capacity": Capacity,
+}  # fmt: skip
+LEAST = {"moe_topk_gating": 25, "switch_load_balance_loss": 9, "load_balance_cv": 6, "expert_capacity": 6}
+CONVENTIONS = {
+    "moe_topk_gating": ({}, {"group_score": "best"}), "switch_load_balance_loss": ({}, {"fraction": "of-tokens"}),
+    "expert_capacity": ({}, {"rounding": "down"}),
+}  # fmt: skip
 EVERY = pytest.mark.parametrize("method", REFERENCES)
 
 
@@ -35,7 +41,8 @@ def drawn(method, count, dtype="float32"):
 
 def wanted_of(case, arguments):
     bounds = budget(METHODS[case.method], arguments, CONTRACTS[case.dtype])
-    return tuple(expected(bound, case.output_dtype(spec)) for bound, spec in zip(bounds, METHODS[case.method].signature.outputs, strict=True))
+    specs = METHODS[case.method].signature.outputs
+    return tuple(expected(bound, case.output_dtype(spec)) for bound, spec in zip(bounds, specs, strict=True))
 
 
 @EVERY

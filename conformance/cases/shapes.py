@@ -24,9 +24,10 @@ WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160,
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
 
-# Sizes of what a letter stands for in every method: experts of a router, tokens of a vocabulary.
+# Sizes of what a letter stands for in every method: experts of a router, those that a token chooses, tokens of a vocabulary.
 LETTER_SIZES = {
     "x": (4, 2, 8, 3, 6, 1, 5, 7, 9, 12, 16, 33, 64, 160),
+    "c": (1, 2, 1, 2, 3, 4, 6, 8),
     "v": (5, 2, 3, 8, 4, 1, 7, 16, 17, 33, 64, 100, 257),
 }
 

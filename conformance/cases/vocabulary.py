@@ -105,6 +105,11 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
 SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096),
+    ("expert_capacity", "experts"): (4, 8, 1, 3, 7, 64, 128),
+    ("expert_capacity", "k"): (None, 2, 1, 2, 3, 8),
+    ("expert_capacity", "capacity_factor"): (1.25, None, 2.0, 1.5, 0.5, 0.75, 1.0),
+    ("expert_capacity", "min_capacity"): (None, None, 4, 1, 0, 8, 64),
     ("moe_topk_gating", "k"): (2, 1, 2, 3, 4, 1, 2, 6, 8),
     ("moe_topk_gating", "groups"): (None, None, 2, 3, 4, 8, 1, 2),
     ("moe_topk_gating", "top_groups"): (None, 1, 2, 1, 3, 4),
