@@ -95,6 +95,9 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     # Most logits within a domain of a few units.
     ("chebyshev_attention", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 3.0, 0.3, 10.0, 100.0, 1e-30)),
     # Ties, exact and near, are what a router has to decide.
+    ("multi_token_prediction", "heads"): (("normal", "normal", "sparse", "equal", "one_hot", "ones", "zeros"), (0.5, 0.5, 1.0, 0.1)),
+    ("multi_token_prediction", "unembedding"): (("normal", "normal", "sparse", "equal", "zeros"), (1.0, 1.0, 0.3)),
+    ("multi_token_prediction", "hidden"): (("normal", "normal", "sparse", "equal", "offset", "zeros", "spread"), (1.0, 1.0, 3.0, 0.1)),
     ("moe_topk_gating", "logits"): (
         ("normal", "normal", "normal", "levels", "near_ties", "alike", "zeros", "levels", "spread", "offset", "negative", "falling"),
         (1.0, 1.0, 1.0, 1.0, 4.0, 0.1, 20.0, 100.0),
