@@ -17,7 +17,7 @@ from conformance.registry import Implementation
 from oracle import get_method
 from oracle.conditions import condition_names
 from oracle.formats import FORMATS
-from oracle.readings import Expected
+from oracle.readings import EXACT_KINDS, Expected
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["Adequacy", "Suspect", "lift", "run_suspect", "suspects"]
@@ -71,7 +71,7 @@ def lift(
     """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
     lifted = {
-        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype.kind not in "biu" else value
+        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype.kind not in EXACT_KINDS else value
         for name, value in arguments.items()
     }
     layouts = {
@@ -94,7 +94,8 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
-        return None if outputs is None else tuple(output.astype(FORMATS[setting.dtype].dtype) for output in outputs)
+        form = FORMATS[setting.dtype].dtype
+        return None if outputs is None else tuple(one if one.dtype.kind in EXACT_KINDS else one.astype(form) for one in outputs)
 
 
 def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected, ...]) -> bool:

@@ -80,7 +80,8 @@ class Examiner:
     def wanted(self, case: Case) -> tuple[Expected, ...]:
         """What the oracle expects of a case, without calling the implementation; outputs in their storage formats."""
         bounded = self.judge.expect(case, case.without_garbage().arguments(self.implementation.meaning))
-        return tuple(expected(bound, case.storage(spec)) for spec, bound in zip(case.specification.signature.outputs, bounded, strict=True))
+        outputs = case.specification.signature.outputs
+        return tuple(expected(bound, case.output_dtype(spec)) for spec, bound in zip(outputs, bounded, strict=True))
 
     def call(self, case: Case, arguments: dict[str, Any]) -> Response | Finding:
         """Call once, without the oracle; a finding where nothing comes back that could be compared."""

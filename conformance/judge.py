@@ -17,7 +17,7 @@ import numpy as np
 from conformance.cases.case import Case
 from conformance.isolation.calling import Output, Response
 from conformance.registry import Implementation
-from oracle.readings import Alternatives, Expected, budget, expected
+from oracle.readings import EXACT_KINDS, Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
 
@@ -90,7 +90,8 @@ def compare(got: np.ndarray, wanted: Expected) -> tuple[np.ndarray, np.ndarray]:
     """Error over budget for every element, and whether it agrees. Equal infinities and expected NaNs agree.
 
     Elements whose budget is infinite agree with anything: there the contract's range was left. Where a discrete decision has
-    several legitimate outcomes, each row is compared with the one that it fits best.
+    several legitimate outcomes, each row is compared with the one that it fits best; an output that depends on what another one
+    shows to be decided, with the exact outcome: see `settled` for both.
     """
     return _ratios(got, settled((got,), (wanted,))[0])
 
@@ -102,7 +103,7 @@ def settled(outputs: Sequence[np.ndarray], wanted: Sequence[Expected]) -> tuple[
     there are too many to try, against the budget that holds for all. What no decision explains is held against the one that
     comes nearest.
     """
-    given = list(wanted)
+    given = _as_shown(outputs, wanted)
     deciding = [(index, want.alternatives) for index, want in enumerate(wanted) if want.alternatives is not None]
     if not deciding:
         return tuple(given)
@@ -125,6 +126,18 @@ def settled(outputs: Sequence[np.ndarray], wanted: Sequence[Expected]) -> tuple[
         if not (worst > DOUBTFUL).any():
             break
     return tuple(given)
+
+
+def _as_shown(outputs: Sequence[np.ndarray], wanted: Sequence[Expected]) -> list[Expected]:
+    """What is expected given the decision that one of the outputs shows, the exact one where that output is not among them."""
+    shown = [want.shown for want in wanted]
+    if all(decision is None for decision in shown):
+        return list(wanted)
+    if len(outputs) == 1 and shown[0] is not None and shown[0].output.position != shown[0].shown_by:
+        return [replace(wanted[0], shown=None)]
+    return [
+        want if decision is None else decision.given(outputs[decision.shown_by]) for want, decision in zip(wanted, shown, strict=True)
+    ]
 
 
 def _merged(given: Expected, other: Expected, elements: np.ndarray) -> Expected:
@@ -176,7 +189,7 @@ class Judge:
                 if finding is None and later is not None:
                     message = f"a second identical call is wrong where the first was right: {later.message}"
                     finding = replace(later, kind="unrepeatable", message=message)
-        near_ties = max((want.alternatives.near_ties for want in wanted if want.alternatives is not None), default=0)
+        near_ties = max((want.near_ties for want in wanted), default=0)
         widened = max((_rows(want.alternatives, one.wide) for want, one in zip(wanted, given, strict=True)), default=0)
         return Judgement(case, finding, ratio, outputs, wanted, repeats=repeats, near_ties=near_ties, widened=widened)
 
@@ -271,6 +284,7 @@ def worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio:
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     value, exact, allowed = float(got[index]), float(want.value[index]), float(want.budget[index])
     kind = "nan" if np.isnan(value) else "infinity" if np.isinf(value) else "wrong-value"
-    where = f"{name}[{', '.join(map(str, index))}]"
-    message = f"{where} is {value:.9g}, but should be {exact:.9g} within {allowed:.3g}; {wrong} of {got.size} elements are wrong"
+    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    within = "" if got.dtype.kind in EXACT_KINDS else f" within {allowed:.3g}"
+    message = f"{where} is {value:.9g}, but should be {exact:.9g}{within}; {wrong} of {got.size} elements are wrong"
     return Finding(kind, case, message, where, value, exact, allowed, float(ratio[index]))

@@ -19,7 +19,7 @@ from conformance.invariants import DENSE, MERGE
 from conformance.judge import Judgement, compare
 from conformance.registry import Implementation
 from oracle import get_method
-from oracle.readings import Expected
+from oracle.readings import EXACT_KINDS, Expected
 
 __all__ = ["listed_case", "probe_cases", "read", "reading", "taken_by"]
 
@@ -291,6 +291,8 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
     """
     wrong = ~compare(got, wanted)[1]
     values = case.arrays.get(_values(case))
+    if got.dtype.kind in EXACT_KINDS:
+        return ""
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _leaked(case, got, wanted) or _hidden(case, got, wrong)
     chooses = case.specification.visible is not None or case.method in MERGE

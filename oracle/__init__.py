@@ -1,17 +1,20 @@
 """The oracle: the exact meaning of every attention method, written once in plain NumPy and read in several ways."""
 
 from oracle import (  # noqa: F401  (they declare their methods)
+    decoding,
     dense,
     differential,
     gated,
     gated_delta,
     latent,
     linear,
+    load_balance,
     low_rank,
     native_sparse,
     polynomial,
     random_features,
     rotary,
+    routing,
     serving,
     sparse,
 )

@@ -84,6 +84,12 @@ class Method:
         return tuple(spec for spec in self.signature.required if parameters[spec.name].kind is not inspect.Parameter.KEYWORD_ONLY)
 
     @cached_property
+    def positional_names(self) -> list[str]:
+        """Arguments that a call of the specification may give by position: these arrays, and options that stand among them."""
+        parameters = inspect.signature(self.spec).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+    @cached_property
     def keywords(self) -> tuple[str, ...]:
         """Every keyword option, arrays included, in the order of the specification."""
         arrays = {spec.name for spec in self.signature.inputs} - {spec.name for spec in self.positional}
@@ -165,7 +171,7 @@ class Method:
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:
         """Evaluate the specification in float64; see its docstring for shapes and options."""
-        names = [spec.name for spec in self.positional]
+        names = self.positional_names
         if len(arrays) > len(names):
             raise OptionError(f"{self.name} got {len(arrays)} positional arguments, but should get {len(names)}: {', '.join(names)}")
         arguments = dict(zip(names, arrays, strict=False))

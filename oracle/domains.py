@@ -1,10 +1,12 @@
 """Domains: which values the elements of an array may have, where the method restricts them.
 
-Of floats: ``log-gate``: at most 0, the logarithm of a decay; ``fraction``: from 0 to 1; ``decay``: above 0, at most 1.
+Of floats: ``log-gate``: at most 0, the logarithm of a decay; ``fraction``: from 0 to 1; ``decay``: above 0, at most 1; ``finite``: a
+finite number; ``nonnegative``: a finite one of at least 0; ``uniform``: at least 0 and below 1, as a generator of random numbers
+gives them; ``probability``: from 0 to 1, and rows of the last axis add up to 1 as far as their dtype can tell.
 
 Of integers, with the names of dimensions and of other arrays as parameters:
 
-* ``index m``: at least 0 and below the dimension m;
+* ``index m``: at least 0 and below the dimension m; ``index m or none``: one of these, or -1;
 * ``position``: at least 0 and at most 2**24, up to which float32 counts exactly;
 * ``context block_size max_blocks``: how many cached positions count, from 0 to block_size * max_blocks;
 * ``block-table num_blocks block_size context_lens``: in each row the blocks that hold the positions of a sequence, in order:
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from oracle.formats import FORMATS
 from oracle.options import OptionError
 
 __all__ = ["DOMAINS", "LAST_POSITION", "check_domain", "repeats", "used_blocks"]
@@ -28,6 +31,10 @@ DOMAINS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "log-gate": ("at most 0", lambda x: x <= 0),
     "fraction": ("from 0 to 1", lambda x: (x >= 0) & (x <= 1)),
     "decay": ("above 0 and at most 1", lambda x: (x > 0) & (x <= 1)),
+    "finite": ("a finite number", np.isfinite),
+    "nonnegative": ("a finite number of at least 0", lambda x: np.isfinite(x) & (x >= 0)),
+    "uniform": ("at least 0 and below 1", lambda x: (x >= 0) & (x < 1)),
+    "probability": ("from 0 to 1", lambda x: (x >= 0) & (x <= 1)),
 }
 
 LAST_POSITION = 2**24
@@ -44,8 +51,10 @@ def used_blocks(width: int, block_size: int, contexts: np.ndarray) -> np.ndarray
 
 
 def _index(name: str, values: np.ndarray, parameters: list[str], sizes: Sizes, arguments: Arguments) -> Verdict:
-    (bound,) = parameters
-    return (values >= 0) & (values < sizes[bound]), lambda at: f"at least 0 and below {bound}={sizes[bound]}"
+    bound, *optional = parameters
+    words = f"at least 0 and below {bound}={sizes[bound]}"
+    inside = (values >= 0) & (values < sizes[bound])
+    return (inside | (values == -1), lambda at: f"{words}, or -1") if optional else (inside, lambda at: words)
 
 
 def _position(name: str, values: np.ndarray, parameters: list[str], sizes: Sizes, arguments: Arguments) -> Verdict:
@@ -134,3 +143,17 @@ def check_domain(name: str, values: np.ndarray, domain: str, sizes: Sizes, call:
     if not inside.all():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmin(inside)), inside.shape))
         raise OptionError(f"{name}[{', '.join(map(str, at))}]={values[at]}, but should be {words(at)} [{call}]")
+    if domain == "probability":
+        _check_sums(name, values, call)
+
+
+def _check_sums(name: str, values: np.ndarray, call: str) -> None:
+    """Rows add up to 1 but for the rounding of each element to the narrowest format, which may be how they came here."""
+    if values.ndim == 0 or values.shape[-1] == 0:
+        return
+    off = np.abs(values.astype(np.float64).sum(axis=-1) - 1.0)
+    allowed = max(form.unit_roundoff for form in FORMATS.values()) * 2
+    if (off > allowed).any():
+        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(off)), off.shape))
+        total = values[at].astype(np.float64).sum()
+        raise OptionError(f"{name}[{', '.join(map(str, at))}] adds up to {total:.6g}, but should add up to 1 [{call}]")

@@ -51,6 +51,9 @@ _RECIPE = re.compile(
 # Joins the line of a case to that of the one after it.
 THEN = "then"
 
+# Dtypes of outputs that are no floats, by kind.
+EXACT_DTYPES = {"int": ("int32", "int64"), "bool": ("bool",)}
+
 # Finite garbage stays below this, so that its product with a query does not overflow float32 and turn an additive mask
 # into inf - inf, which is no fault of the implementation.
 LARGEST_GARBAGE = 2.0**100
@@ -271,7 +274,13 @@ class Case:
 
     def output_dtypes(self, spec: ArraySpec) -> tuple[str, ...]:
         """Dtypes in which an output may come, by name."""
+        if spec.kind in EXACT_DTYPES:
+            return EXACT_DTYPES[spec.kind]
         return tuple(sorted({self.dtype, self.storage(spec).name}))
+
+    def output_dtype(self, spec: ArraySpec) -> Format | str:
+        """The format in which an output is stored, or the name of its dtype where that is not one of floats."""
+        return EXACT_DTYPES[spec.kind][-1] if spec.kind in EXACT_DTYPES else self.storage(spec)
 
     def storage(self, spec: ArraySpec) -> Format:
         """Format in which an array of floats is stored."""

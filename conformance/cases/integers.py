@@ -14,7 +14,7 @@ import numpy as np
 from oracle.catalogue import Method
 from oracle.domains import LAST_POSITION, used_blocks
 
-__all__ = ["INTEGER_RECIPES", "make_integers", "plain_integers", "recipes_of_integers", "related"]
+__all__ = ["INTEGER_RECIPES", "kind_of_integers", "make_integers", "plain_integers", "recipes_of_integers", "related"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def _distinct(rng: np.random.Generator, given: Given) -> np.ndarray:
     bound, shape = given.sizes[0], given.shape
     rows = rng.random((*shape[:-1], max(bound, shape[-1], 1))).argsort(axis=-1)[..., : shape[-1]]
     return rows % max(bound, 1)
+
+
+def _index_holes(rng: np.random.Generator, given: Given) -> np.ndarray:
+    """Some stand for nothing."""
+    return np.where(rng.random(given.shape) < 0.3, -1, _distinct(rng, given))
 
 
 def _last_index(rng: np.random.Generator, given: Given) -> np.ndarray:
@@ -293,6 +298,9 @@ def _padded_positions(rng: np.random.Generator, given: Given) -> np.ndarray:
 
 INTEGER_RECIPES: dict[str, dict[str, Maker]] = {
     "index": {"integers": _integers, "distinct": _distinct, "zeros": _zeros, "last": _last_index},
+    "index or none": {
+        "integers": _integers, "distinct": _distinct, "holes": _index_holes, "zeros": _zeros, "last": _last_index,
+    },
     "context": {
         "full": _full_contexts, "mixed": _any_contexts, "around_blocks": _around_blocks, "whole_blocks": _whole_blocks,
         "after_a_switch": _after_a_switch, "first_blocks": _first_blocks, "some_empty": _some_empty, "zeros": _zeros,
@@ -318,7 +326,13 @@ INTEGER_RECIPES: dict[str, dict[str, Maker]] = {
 
 def recipes_of_integers(domain: str) -> tuple[str, ...]:
     """Names of the recipes of a domain, the plainest first."""
-    return tuple(INTEGER_RECIPES[domain.partition(" ")[0]])
+    return tuple(INTEGER_RECIPES[kind_of_integers(domain)])
+
+
+def kind_of_integers(domain: str) -> str:
+    """The kind of a domain, without its parameters."""
+    kind = domain.partition(" ")[0]
+    return f"{kind} or none" if domain.endswith(" or none") else kind
 
 
 def plain_integers(domain: str) -> tuple[tuple[str, ...], ...]:
@@ -346,6 +360,5 @@ def make_integers(
         sizes: of the dimensions.
         others: the arrays that the domain names.
     """
-    kind, *parameters = domain.split()
-    given = Given(shape, tuple(sizes[name] for name in parameters if name in sizes), others)
-    return np.asarray(INTEGER_RECIPES[kind][recipe](np.random.default_rng(seed), given)).astype(np.int64)
+    given = Given(shape, tuple(sizes[name] for name in domain.split()[1:] if name in sizes), others)
+    return np.asarray(INTEGER_RECIPES[kind_of_integers(domain)][recipe](np.random.default_rng(seed), given)).astype(np.int64)

@@ -24,12 +24,16 @@ WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160,
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
 
-# Of caches in blocks, and of packed sequences, counted by the edges between them.
+# Sizes of what a letter or a name stands for in every method: blocks of a cache, edges between packed sequences; experts of a
+# router, those that a token chooses, tokens of a vocabulary.
 NAMED_SIZES: dict[str, tuple[int, ...]] = {
     "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64),
     "block_size": (4, 2, 1, 3, 8, 5, 16, 32),
     "max_blocks": (3, 2, 4, 1, 5, 2, 8, 12, 33, 65),
     "edges": (3, 2, 4, 5, 3, 8, 4, 6, 1),
+    "x": (4, 2, 8, 3, 6, 1, 5, 7, 9, 12, 16, 33, 64, 160),
+    "c": (1, 2, 1, 2, 3, 4, 6, 8),
+    "v": (5, 2, 3, 8, 4, 1, 7, 16, 17, 33, 64, 100, 257),
 }
 
 # A length that no stage finds too long.
@@ -115,7 +119,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     for letter in letters:
         if letter not in sizes and letter not in WIDTH_LETTERS:
             sizes[letter] = choose(_other_sizes(method, stage, letter, sizes))
-    rows = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required)
+    rows = max((prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.required), default=1)
     # What an array costs to make must not exceed what the oracle costs.
     widths = [width for width in WIDTHS if (width <= 33 if small else width * rows <= 8 * stage.elements)] or [min(WIDTHS)]
     for letter in letters:
@@ -136,9 +140,9 @@ def _other_sizes(method: Method, stage: Stage, letter: str, sizes: dict[str, int
 
 
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
-    """Whether the evaluation's cost, if it depends on widths, is as low as that of making the arrays has to be."""
+    """Whether the evaluation's cost, if it depends on widths or the like, is as low as that of making the arrays has to be."""
     named = condition_names(method.cost)
-    return not named & set(WIDTH_LETTERS) or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
+    return not named & {*WIDTH_LETTERS, *NAMED_SIZES} or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
 
 
 def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:

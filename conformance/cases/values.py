@@ -181,9 +181,86 @@ def units(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-30)
 
 
+def levels(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Few different numbers: exact ties within a row of the last axis."""
+    return rng.integers(-2, 3, shape) / 2
+
+
+def alike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All elements of a row of the last axis are one number."""
+    one = np.round(rng.standard_normal((*shape[:-1], 1)) * 8) / 8
+    return np.broadcast_to(one, shape).copy()
+
+
+def near_ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Few different numbers, each off by a few units of float32's last place."""
+    return levels(rng, shape) + rng.integers(-3, 4, shape) * 2.0**-24
+
+
+def uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """From 0 to just below 1, in every format."""
+    return rng.random(shape) * 0.99
+
+
+def coarse_uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Sixteenths from 0 to 15/16, which meet sums and quotients of coarse probabilities exactly."""
+    return rng.integers(0, 16, shape) / 16
+
+
+def _distribution(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    return weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-30)
+
+
+def distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows of the last axis are probabilities: a softmax of normal numbers."""
+    return _distribution(rng.standard_normal(shape))
+
+
+def peaked_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Probabilities most of which are far below the largest."""
+    return _distribution(6 * rng.standard_normal(shape))
+
+
+def sparse_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Probabilities many of which are 0, as after top-p or top-k sampling."""
+    kept = rng.random(shape) < 0.5
+    kept[..., :1] |= ~kept.any(axis=-1, keepdims=True)
+    return _distribution(np.where(kept, rng.standard_normal(shape), -1000.0))
+
+
+def coarse_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Sixteenths, some of them 0: exact in every format, and so are their sums."""
+    if 0 in shape:
+        return np.zeros(shape)
+    return rng.multinomial(16, np.full(shape[-1], 1 / shape[-1]), shape[:-1]) / 16
+
+
+def even_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """All equally probable, in every row and every array: two of them are the same distribution."""
+    return np.full(shape, 1 / max(shape[-1], 1))
+
+
+def certain_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """One element of each row has probability 1."""
+    return (np.arange(shape[-1]) == rng.integers(0, max(shape[-1], 1), (*shape[:-1], 1))).astype(np.float64)
+
+
+def counts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole numbers from 0 on."""
+    return rng.integers(0, 12, shape).astype(np.float64)
+
+
+def large_counts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole numbers around 128: their variance is small beside their square."""
+    return 128.0 + rng.integers(0, 3, shape)
+
+
 _MAKERS: tuple[Maker, ...] = (
     normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
     empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
+    levels, alike, near_ties, uniforms, coarse_uniforms, distributions, peaked_distributions, sparse_distributions,
+    coarse_distributions, even_distributions, certain_distributions, counts, large_counts,
 )  # fmt: skip
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
@@ -192,6 +269,13 @@ DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "log-gate": ("log_gates", "log_gates", "slow_gates", "zeros", "strong_gates", "mixed_gates"),
     "fraction": ("fractions", "fractions", "ones", "zeros", "corners"),
     "decay": ("decays", "short_decays", "ones"),
+    "finite": ("normal", "normal", "levels", "alike", "near_ties", "zeros", "spread", "offset", "negative"),
+    "nonnegative": ("counts", "fractions", "ones", "zeros", "large_counts"),
+    "uniform": ("uniforms", "uniforms", "coarse_uniforms", "zeros"),
+    "probability": (
+        "distributions", "distributions", "coarse_distributions", "peaked_distributions", "sparse_distributions", "even_distributions",
+        "certain_distributions",
+    ),
 }
 
 

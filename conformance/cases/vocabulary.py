@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
-from conformance.cases.integers import recipes_of_integers
+from conformance.cases.integers import kind_of_integers, recipes_of_integers
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
@@ -108,12 +109,22 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
         (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
     ),
+    # Ties, exact and near, are what a router has to decide.
+    ("multi_token_prediction", "heads"): (("normal", "normal", "sparse", "equal", "one_hot", "ones", "zeros"), (0.5, 0.5, 1.0, 0.1)),
+    ("multi_token_prediction", "unembedding"): (("normal", "normal", "sparse", "equal", "zeros"), (1.0, 1.0, 0.3)),
+    ("multi_token_prediction", "hidden"): (("normal", "normal", "sparse", "equal", "offset", "zeros", "spread"), (1.0, 1.0, 3.0, 0.1)),
+    ("moe_topk_gating", "logits"): (
+        ("normal", "normal", "normal", "levels", "near_ties", "alike", "zeros", "levels", "spread", "offset", "negative", "falling"),
+        (1.0, 1.0, 1.0, 1.0, 4.0, 0.1, 20.0, 100.0),
+    ),
+    ("moe_topk_gating", "correction"): (("normal", "levels", "normal", "zeros", "alike"), (1.0, 0.1, 0.1, 0.01, 10.0)),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
 # Of integers, by the kind of their domain, those that tell most more than once.
 INTEGERS: dict[str, tuple[str, ...]] = {
     "index": ("integers", "distinct", "distinct", "zeros", "last"),
+    "index or none": ("integers", "distinct", "distinct", "zeros", "last", "holes", "holes"),
     "context": (
         "full", "mixed", "mixed", "around_blocks", "around_blocks", "whole_blocks", "after_a_switch", "first_blocks", "some_empty", "mixed",
     ),
@@ -122,9 +133,17 @@ INTEGERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
-SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
+SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
     ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
+    ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096),
+    ("expert_capacity", "experts"): (4, 8, 1, 3, 7, 64, 128),
+    ("expert_capacity", "k"): (None, 2, 1, 2, 3, 8),
+    ("expert_capacity", "capacity_factor"): (1.25, None, 2.0, 1.5, 0.5, 0.75, 1.0),
+    ("expert_capacity", "min_capacity"): (None, None, 4, 1, 0, 8, 64),
+    ("moe_topk_gating", "k"): (2, 1, 2, 3, 4, 1, 2, 6, 8),
+    ("moe_topk_gating", "groups"): (None, None, 2, 3, 4, 8, 1, 2),
+    ("moe_topk_gating", "top_groups"): (None, 1, 2, 1, 3, 4),
     ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),
     ("native_sparse_attention", "compress_stride"): (1, 2, 1, 2, 4, 3, 8),
     ("native_sparse_attention", "select_block"): (4, 2, 4, 2, 8, 4, 6, 3, 16),
@@ -137,7 +156,7 @@ SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
 def integers(method: Method, spec: ArraySpec) -> tuple[str, ...]:
     """Recipes of an array of integers."""
     domain = method.domains[spec.name]
-    return INTEGERS.get(domain.partition(" ")[0]) or recipes_of_integers(domain)
+    return INTEGERS.get(kind_of_integers(domain)) or recipes_of_integers(domain)
 
 
 def vocabulary(method: Method, spec: ArraySpec) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance.cases.case import Case
-from conformance.judge import Judgement, compare
+from conformance.judge import Judgement, compare, settled
 
 __all__ = ["wrong_elements"]
 
@@ -61,7 +61,7 @@ def _outputs(judgement: Judgement, meaning: Mapping[str, str]) -> Iterator[_Outp
     if not judgement.wanted:
         return
     specs, rows = case.specification.signature.outputs, _rows(case, meaning)
-    for spec, got, want in zip(specs, judgement.outputs, judgement.wanted, strict=True):
+    for spec, got, want in zip(specs, judgement.outputs, settled(judgement.outputs, judgement.wanted), strict=True):
         right = compare(got, want)[1]
         rules: dict[str, np.ndarray] = {f"elements of {spec.name}": np.array(True)} if len(specs) > 1 else {}
         for axis, letter in enumerate(spec.dims):

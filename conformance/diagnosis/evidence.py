@@ -10,10 +10,10 @@ import numpy as np
 
 from conformance.adequacy import Suspect, lift, run_suspect
 from conformance.cases.case import Case
-from conformance.judge import Judgement, compare
+from conformance.judge import Judgement, compare, settled
 from conformance.pitfalls import Setting
 from conformance.registry import Implementation
-from oracle.readings import Expected, budget, expected
+from oracle.readings import EXACT_KINDS, Expected, budget, expected
 from oracle.readings.contract import PrecisionContract
 
 __all__ = ["MISCALLED", "NUMERICAL", "Claim", "Evidence"]
@@ -121,7 +121,13 @@ class Evidence:
 
 
 def _largest_ratio(outputs: tuple[np.ndarray, ...], wanted: tuple[Expected, ...]) -> float:
-    return max(float(compare(got, want)[0].max(initial=0.0)) for got, want in zip(outputs, wanted, strict=False))
+    given = settled(outputs, wanted[: len(outputs)])
+    return max(float(compare(got, want)[0].max(initial=0.0)) for got, want in zip(outputs, given, strict=False))
+
+
+def _shows(wanted: tuple[Expected, ...]) -> bool:
+    """Whether an output shows a discrete decision."""
+    return any(want.shown is not None for want in wanted)
 
 
 def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
@@ -130,7 +136,13 @@ def _alike(judgement: Judgement, outputs: tuple[np.ndarray, ...]) -> bool:
     Where numbers left the range of the format in both, what comes out depends on the order of operations: there it is
     enough that both are wrong.
     """
-    for got, other, want in zip(judgement.outputs, outputs, judgement.wanted, strict=False):
+    if _shows(judgement.wanted) and max(_largest_ratio(one, judgement.wanted) for one in (judgement.outputs, outputs)) <= 1.0:
+        return True  # both took a decision that is legitimate, if not the same one
+    for got, other, want in zip(judgement.outputs, outputs, settled(judgement.outputs, judgement.wanted), strict=False):
+        if other.dtype.kind in EXACT_KINDS:
+            if not np.array_equal(got, other):
+                return False
+            continue
         wrong = other.astype(want.value.dtype)
         with np.errstate(all="ignore"):
             magnified = np.nan_to_num(np.abs(wrong) / np.abs(want.value), nan=1.0, posinf=1.0)

@@ -41,7 +41,7 @@ def simplest_case(
         required = {spec.name: case.arrays[spec.name] for spec in method.signature.required}
         options = {name: case.options[name] for name in method.required_keywords if name in case.options}
         case = replace(case, arrays=required, options=options)
-        several = case.consistent and min(case.dims.values()) > 1
+        several = case.consistent and min(case.dims.values(), default=2) > 1
         if several and implementation.admits(case.facts()) and holds(condition, case.dims) == holding:
             return case
     return None

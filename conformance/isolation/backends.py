@@ -61,6 +61,11 @@ class NumpyArrays:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
         return []
 
+    def number(self, output: Any) -> Any:
+        """A NumPy number, or an integer, where an output is a single number, as an array without axes."""
+        plain = isinstance(output, np.generic) and type(output).__module__ in ("numpy", "ml_dtypes")
+        return np.asarray(output) if plain or type(output) is int else output
+
     def facts(self, output: Any) -> dict[str, Any]:
         """What the judge wants to know of an output: its ``type`` if it is no array, else ``shape``, ``dtype`` and the rest."""
         if type(output) is not np.ndarray:
@@ -123,6 +128,10 @@ class TorchArrays:
         spans = [self.span(moved) for moved, _ in self._moved]
         self._moved.clear()
         return spans
+
+    def number(self, output: Any) -> Any:
+        """An integer, where an output is a single number, as a tensor without axes."""
+        return self.torch.tensor(output, device=self.device) if type(output) is int and abs(output) < 2**63 else output
 
     def facts(self, output: Any) -> dict[str, Any]:
         """What the judge wants to know of an output: its ``type`` if it is no array, else ``shape``, ``dtype`` and the rest."""

@@ -180,7 +180,8 @@ class Worker:
         inputs = [range(memory.ctypes.data, memory.ctypes.data + memory.size), *self.arrays.copy_back()]
         results = list(result) if isinstance(result, (tuple, list)) and len(call["outputs"]) > 1 else [result]
         outputs, given = [], []
-        for wanted, output in zip(call["outputs"], results, strict=False):
+        for wanted, returned in zip(call["outputs"], results, strict=False):
+            output = returned if wanted["shape"] else self.arrays.number(returned)
             facts = self.arrays.facts(output)
             if "type" not in facts:
                 addresses = self.arrays.span(output)

@@ -20,6 +20,7 @@ from conformance.pitfalls import Pitfall, Setting, declare
 from oracle import METHODS
 from oracle.conditions import condition_names, holds
 from oracle.formats import FORMATS
+from oracle.readings import EXACT_KINDS
 
 __all__ = ["Reference", "Steps"]
 
@@ -101,8 +102,12 @@ class Steps:
         return False
 
     def differ(self, wrong: tuple[Array, ...], right: tuple[Array, ...]) -> bool:
-        """Whether some output is off by more than a hundredth of the largest right number, which no rounding explains."""
+        """Whether some output is off by more than a hundredth of the largest right number, which no rounding explains; any integer is."""
         for got, want in zip(wrong, right, strict=False):
+            if want.dtype.kind in EXACT_KINDS:
+                if not np.array_equal(got, want):
+                    return True
+                continue
             largest = np.abs(want).max(initial=FORMATS[self.setting.dtype].smallest_normal * 1e4, where=np.isfinite(want))
             if not ((got == want) | (np.isnan(got) & np.isnan(want)) | (np.abs(got - want) <= largest / 100)).all():
                 return True

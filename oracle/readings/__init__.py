@@ -16,8 +16,13 @@ from oracle.readings.bounded import Bounded, split
 from oracle.readings.contract import PrecisionContract
 from oracle.readings.decisions import Undecided
 from oracle.readings.perturbed import Noise, Perturbed, spread
+from oracle.readings.shown import ShownOutput
 
-__all__ = ["Alternatives", "Expected", "budget", "enclosure", "expected", "perturbed", "running_bound", "value"]
+__all__ = ["EXACT_KINDS", "Alternatives", "Expected", "Revealed", "budget", "enclosure", "expected", "perturbed", "running_bound", "value"]
+
+
+# Integers, of either kind, and bools: outputs of these are right or wrong.
+EXACT_KINDS = "iub"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,28 @@ class Alternatives:
 
 
 @dataclass(frozen=True)
+class Revealed:
+    """A discrete decision that an output of the call shows; see `oracle.readings.shown`."""
+
+    output: ShownOutput
+    form: Format | None
+
+    @property
+    def near_ties(self) -> int:
+        """Rows in which another outcome than the exact one is legitimate."""
+        return self.output.decision.near_ties
+
+    @property
+    def shown_by(self) -> int:
+        """Position of the output that shows the decision."""
+        return self.output.decision.position
+
+    def given(self, decided: np.ndarray) -> Expected:
+        """What this output should be, given what the output at `shown_by` says was decided."""
+        return _rounded(self.output.decision.outputs(decided)[self.output.position], self.form)
+
+
+@dataclass(frozen=True)
 class Expected:
     """What an output should be and how far a correct implementation may be from it.
 
@@ -60,6 +87,7 @@ class Expected:
         budget: same shape; ``inf`` where the contract's range was left and anything goes.
         alternatives: what else it may be, row by row, where a discrete decision has other legitimate outcomes; None for
             nothing else.
+        shown: the discrete decision that follows from one of the outputs, on which this one depends; None for none.
         wide: bool, same shape: where the budget holds for all legitimate outcomes of a decision at once, because they are too
             many; None for nowhere.
     """
@@ -68,6 +96,13 @@ class Expected:
     budget: np.ndarray
     alternatives: Alternatives | None = field(default=None, repr=False)
     wide: np.ndarray | None = field(default=None, repr=False)
+    shown: Revealed | None = field(default=None, repr=False)
+
+    @property
+    def near_ties(self) -> int:
+        """Rows in which a discrete decision has several legitimate outcomes."""
+        decision = self.alternatives or self.shown
+        return 0 if decision is None else decision.near_ties
 
 
 def value(method: Method, arguments: Mapping[str, Any], dtype: Any = np.float64) -> tuple[np.ndarray, ...]:
@@ -134,13 +169,26 @@ def _is_coarse(bound: Bounded) -> bool:
 
 
 def expected(bounded: Bounded, output: Format | str) -> Expected:
-    """Add the rounding to the output's format to a bound, its subnormals and its overflow included."""
-    form = output if isinstance(output, Format) else format_of(output)
+    """Add the rounding to the output's format to a bound, its subnormals and its overflow included.
+
+    Args:
+        bounded: what the oracle expects.
+        output: format, or the name of a dtype; one of integers or bools has no rounding.
+    """
+    form = output if isinstance(output, Format) else None if np.dtype(bounded.value.dtype).kind in EXACT_KINDS else format_of(output)
     made = _rounded(bounded, form)
-    return replace(made, alternatives=Alternatives(bounded, form)) if isinstance(bounded, Undecided) else made
+    if isinstance(bounded, ShownOutput):
+        return replace(made, shown=Revealed(bounded, form))
+    if isinstance(bounded, Undecided):
+        assert form is not None, "integers show their decision"
+        return replace(made, alternatives=Alternatives(bounded, form))
+    return made
 
 
-def _rounded(bounded: Bounded, form: Format) -> Expected:
+def _rounded(bounded: Bounded, form: Format | None) -> Expected:
+    if form is None:
+        whole = bounded.value.astype(np.int64)  # in which bools can be subtracted as well
+        return Expected(whole, np.zeros(whole.shape))
     exact, error = split(bounded)
     with np.errstate(invalid="ignore"):
         magnitude = np.where(np.isfinite(exact), np.abs(exact), 0.0)

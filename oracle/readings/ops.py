@@ -18,7 +18,7 @@ from oracle.readings.rules import exponential_error
 
 __all__ = [
     "FARTHEST", "as_operand", "as_stored", "constants", "logarithm", "number", "probabilities", "rms_normalised", "rounded_again",
-    "shifted_exponentials",
+    "shifted_exponentials", "square_root",
 ]  # fmt: skip
 
 # At this distance from the maximum a weight is far below every format's smallest number.
@@ -72,6 +72,25 @@ def logarithm(x: Any) -> Any:
         x = x.copy()
         x[plain] = balls(x[plain].astype(np.float64))
     return np.log(x)
+
+
+def square_root(x: Any) -> Any:
+    """Of what is at least 0, however little of that is left to see: a ball around 0 has a root from 0 to that of its end."""
+    if not is_balls(x):
+        return np.sqrt(np.maximum(x, 0.0))
+    from flint import arb
+
+    def root(ball: Any) -> Any:
+        if not hasattr(ball, "lower"):
+            return arb(float(ball)).sqrt()
+        if ball.lower() > 0:
+            return ball.sqrt()
+        half = ball.upper().max(arb(0)).sqrt().upper() / 2
+        return arb(half.mid(), half.upper())
+
+    made = np.empty(x.shape, dtype=object)
+    made.ravel()[:] = [root(ball) for ball in x.ravel()]
+    return made
 
 
 def as_operand(weights: Any) -> Any:
