@@ -79,7 +79,7 @@ class Signature:
     @property
     def dims(self) -> tuple[str, ...]:
         """All dimension letters in order of appearance."""
-        return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.dims))
+        return tuple(dict.fromkeys(dim for spec in (*self.inputs, *self.outputs) for dim in spec.dims))
 
     def bind(
         self, shapes: Mapping[str, tuple[int, ...]], call: str, derive: Callable[[dict[str, int]], dict[str, int]] = lambda sizes: {}
@@ -170,7 +170,7 @@ def parse_signature(text: str, derived: Collection[str] = ()) -> Signature:
 
     Args:
         text: such as in the module's docstring.
-        derived: dimensions that follow from others, which an array may therefore broadcast to.
+        derived: dimensions that follow from others, which an input may therefore broadcast to and an output have.
 
     Raises:
         ValueError: the text is not a signature; the message shows the offending part.

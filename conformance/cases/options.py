@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
-from oracle.options import Kind
+from conformance.cases.scripts import OTHER_SCRIPTS, draw_script, simpler_scripts
+from oracle.operations import parse_operations
+from oracle.options import Kind, OptionError
 
 __all__ = ["PATTERNS", "OptionTextError", "as_argument", "draw_option", "others", "parse_option", "plainer"]
 
@@ -53,6 +55,12 @@ def parse_option(kind: Kind, text: str) -> Any:
         name, _, number = text.partition(":")
         if name not in PATTERNS or not number.isdecimal() or number == "0":
             raise OptionTextError(f"should be one of {', '.join(f'{known}:N' for known in PATTERNS)}, N >= 1")
+        return text
+    if kind == "operations":
+        try:
+            parse_operations(text)
+        except OptionError as error:
+            raise OptionTextError(f"should be a script of operations: {error}") from None
         return text
     try:
         value = ast.literal_eval(text)
@@ -127,6 +135,7 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     "positions": _positions,
     "interval": lambda choose, dims, tile: choose(((-1.0, 1.0), (-4.0, 4.0), (-2.0, 1.0), (-10.0, 0.0))),
     "pattern": _pattern,
+    "operations": draw_script,
 }
 
 _OTHERS: dict[str, tuple[Any, ...]] = {
@@ -142,6 +151,7 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "positions": ((0,), (), (0, 1), (1,)),
     "interval": ((-1.0, 1.0), (-4.0, 4.0)),
     "pattern": ("dilated:2", "band:1", "blocks:2", "rows:1"),
+    "operations": OTHER_SCRIPTS,
 }
 
 
@@ -165,6 +175,8 @@ def plainer(kind: Kind, value: Any) -> list[Any]:
         return [smaller for smaller in dict.fromkeys((least, 1, 2, 3, value // 2, value - 1)) if least <= smaller < value]
     if kind == "positions":
         return [value[:index] + value[index + 1 :] for index in range(len(value))]
+    if kind == "operations":
+        return simpler_scripts(value)
     if isinstance(kind, tuple):
         return list(kind[: kind.index(value)])
     return []
