@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
+from itertools import zip_longest
 from typing import Any
 
 from conformance.cases.scripts import OTHER_SCRIPTS, draw_script, simpler_scripts
@@ -155,8 +156,10 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def others(kind: Kind) -> tuple[Any, ...]:
-    """A few values of a kind, to try instead of another."""
+def others(kind: Kind, value: Any = None) -> tuple[Any, ...]:
+    """A few values of a kind, to try instead of another; of scripts also those that lack a part of it."""
+    if kind == "operations" and value is not None:
+        return tuple(one for pair in zip_longest(OTHER_SCRIPTS, simpler_scripts(value)[: len(OTHER_SCRIPTS)]) for one in pair if one)
     return kind if isinstance(kind, tuple) else _OTHERS[kind]
 
 

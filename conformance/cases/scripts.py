@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from oracle.operations import COUNTING, VERBS, Operation, count_tokens, join_operations, parse_operations, possible, rows
+from oracle.operations import COUNTING, VERBS, Operation, join_operations, parse_operations, possible, rows
 
-__all__ = ["OTHER_SCRIPTS", "draw_script", "possibilities", "simpler_scripts"]
+__all__ = ["OTHER_SCRIPTS", "draw_script", "possibilities", "script_counts", "script_flags", "simpler_scripts"]
 
 Choose = Callable[[Sequence[Any]], Any]
 
@@ -34,6 +34,35 @@ OTHER_SCRIPTS = (
 )
 
 
+# What a sentence calls what happens in a script.
+HAPPENS = {
+    "grow": "a request grows", "fork": "a request is forked", "preempt": "a request is preempted", "resume": "a request is resumed",
+    "swap_out": "a request is swapped out", "swap_in": "a request is swapped in", "finish": "a request finishes",
+}  # fmt: skip
+
+
+def script_flags(text: str) -> Iterator[tuple[str, str, str]]:
+    """What is true of a script: as a sentence says it and its contrary, and as a condition, where it can be one."""
+    operations = parse_operations(text)
+    for verb, happens in HAPPENS.items():
+        if any(one.verb == verb for one in operations):
+            yield happens, f"no {happens.removeprefix('a ')}", f"'{verb}' in operations"
+    if any(one.verb == "grow" and one.number != 1 for one in operations):
+        yield "a request grows by several tokens at once", "requests grow by one token at a time", ""
+    if len({row.request for row in rows(text)}) > 1:
+        yield "there are several requests", "there is one request", ""
+    joined = [one.number if one.verb == "fork" else one.request for one in operations if one.verb in ("join", "fork")]
+    if len(joined) > len(set(joined)):
+        yield "the number of a request is used again", "no number of a request is used again", ""
+
+
+def script_counts(text: str, block_size: int | None) -> dict[str, int]:
+    """Whole numbers that tell something of a script, in words."""
+    longest = max(len(row.tokens) for row in rows(text))
+    counts = {"number of operations": len(parse_operations(text)), "tokens of the longest request": longest}
+    return counts if block_size is None else {**counts, "pages of the longest request": -(-longest // block_size)}
+
+
 def possibilities(states: Mapping[int, str], verbs: Sequence[str]) -> list[tuple[str, int]]:
     """The operations that are possible, each with its request; the number that some need is not decided."""
     absent = next(request for request in range(len(states) + 1) if request not in states)
@@ -51,13 +80,16 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     verbs = ("join", "grow", "grow", *(verb for kind in kinds for verb in OF_KIND[kind] * 2), "finish")
     operations: list[Operation] = []
     states: dict[int, str] = {}
+    tokens = asked = 0
     for _ in range(choose(range(2, LONGEST + 1))):
         verb, request = choose(possibilities(states, verbs))
         made = Operation(verb, request, _number(choose, verb, states, tile))
-        longer = (*operations, made)
-        if operations and count_tokens(longer) * len(rows(join_operations(longer))) * heads > ELEMENTS:
+        fed = made.number if made.number is not None and verb in COUNTING else 0
+        more = fed + sum(state == "resident" for state in states.values())
+        if operations and (tokens + fed) * (asked + more) * heads > ELEMENTS:
             continue
         operations.append(made)
+        tokens, asked = tokens + fed, asked + more
         _follow(made, states)
     return join_operations(operations)
 
