@@ -16,7 +16,7 @@ Choose = Callable[[Sequence[Any]], Any]
 REQUESTS, LONGEST = 5, 14
 
 # Queries times tokens times heads: what the oracle multiplies.
-ELEMENTS = 150_000
+ELEMENTS = 50_000
 
 # Which operations a script has besides the ones that every cache has. Few kinds at a time show which is the matter.
 KINDS: tuple[tuple[str, ...], ...] = (
