@@ -33,11 +33,9 @@ class KVCache:
         table = self.tables.setdefault(request, [])
         for i in range(len(k)):
             n = self.lengths.get(request, 0)
-            while len(table) * self.block_size <= n:
+            while len(table) <= n // self.block_size:
                 table.append(self.pool.take())
-            if n % self.block_size == 0:
-                pass
-            elif self.pool.references[table[-1]] > 1:
+            if n % self.block_size and self.pool.references[table[-1]] > 1:
                 shared = table[-1]
                 table[-1] = self.pool.take()
                 self.k_pages[table[-1]] = self.k_pages[shared]
@@ -79,9 +77,8 @@ class KVCache:
         self.lengths.pop(request, None)
 
     def preempt(self, request):
-        length = self.lengths[request]
-        self.release(request)
-        self.lengths[request] = length - length % self.block_size
+        for block in self.tables.pop(request):
+            self.pool.drop(block)
 
     def swap_out(self, request):
         table = self.tables[request]
@@ -97,7 +94,6 @@ class KVCache:
     def finish(self, request):
         self.host.pop(request, None)
         self.release(request)
-        self.tables.pop(request, None)
 
     def block_tables(self):
         return self.tables
