@@ -34,7 +34,7 @@ OCCASIONS, EVERY = 60, 8
 OF_OPTIONS = {"left": "window", "right": "window", "documents": "mask"}
 
 # The tunables that are the size of a tile of keys, where an implementation takes one.
-KEY_TILES = ("block_k", "chunk_size")
+KEY_TILES = ("block_k", "chunk_size", "block_size")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         lifted, setting: from `lift`.
     """
     if isinstance(suspect.tile, int):
-        tiles = dict.fromkeys(("block_q", "block_k", "chunk_size"), suspect.tile)
+        tiles = dict.fromkeys(("block_q", *KEY_TILES), suspect.tile)
         setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)

@@ -17,6 +17,7 @@ import numpy as np
 from conformance.cases.case import Case
 from conformance.isolation.calling import Output, Response
 from conformance.registry import Implementation
+from conformance.serving.accounts import PageError
 from oracle.readings import EXACT_KINDS, Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
@@ -25,6 +26,9 @@ __all__ = ["Finding", "Judge", "Judgement", "compare", "settled", "worst_element
 
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
 LEFT_RUNNING = 64 + (os.cpu_count() or 1)
+
+# How the exception begins that says that the pages of a cache do not add up.
+PAGES = f"{PageError.__name__}: "
 
 # An error of so much of the budget may come from another decision, which changed little, rather than from rounding.
 DOUBTFUL = 0.5
@@ -36,7 +40,7 @@ class Finding:
 
     Attributes:
         kind: wrong-value, nan, infinity, invariant, shape, dtype, device, type, exception, crash, hang, exit, memory,
-            tampering, input-changed, aliases-input, requires-grad, changed-later, global-state,
+            pages, tampering, input-changed, aliases-input, requires-grad, changed-later, global-state,
             left-running, unrepeatable, depends-on-history.
         case: the call.
         message: one sentence.
@@ -196,6 +200,8 @@ class Judge:
     def failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
         if response.exception is not None:
+            if response.exception.startswith(PAGES):
+                return Finding("pages", case, response.exception.removeprefix(PAGES))
             return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
         names = case.specification.signature.outputs
         least = sum(not spec.optional for spec in names)
@@ -285,6 +291,8 @@ def worst_element(case: Case, name: str, got: np.ndarray, want: Expected, ratio:
     value, exact, allowed = float(got[index]), float(want.value[index]), float(want.budget[index])
     kind = "nan" if np.isnan(value) else "infinity" if np.isinf(value) else "wrong-value"
     where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    meant = case.specification.in_words
+    place = where if meant is None else f"{where} ({meant(case.options, index)})"
     within = "" if got.dtype.kind in EXACT_KINDS else f" within {allowed:.3g}"
-    message = f"{where} is {value:.9g}, but should be {exact:.9g}{within}; {wrong} of {got.size} elements are wrong"
+    message = f"{place} is {value:.9g}, but should be {exact:.9g}{within}; {wrong} of {got.size} elements are wrong"
     return Finding(kind, case, message, where, value, exact, allowed, float(ratio[index]))

@@ -23,6 +23,7 @@ from typing import Any
 from conformance.errors import UsageError
 from conformance.parameters import fits_by_name, parameters_of
 from conformance.registry import Registration, describe, registered
+from conformance.serving.driver import is_cache
 from oracle import METHODS
 
 __all__ = ["ENTRY_POINT_GROUP", "Problem", "discover", "file_or_module", "load", "parts"]
@@ -209,9 +210,13 @@ def _attribute(module: ModuleType, name: str, place: str) -> Callable[..., Any]:
 
 
 def _infer_method(function: Callable[..., Any], name: str, target: str) -> str:
-    """A function called like a method is that method; else the first method whose arrays its first parameters are named like."""
+    """What a function is called like; what classes of caches implement; else the first method whose arrays its first parameters
+    are named like.
+    """
     if name in METHODS:
         return name
+    if is_cache(function):
+        return next(method for method in METHODS if METHODS[method].subject == "cache")
     parameters = parameters_of(function, target)
     fitting = [method for method in METHODS if fits_by_name(parameters, METHODS[method])]
     if not fitting:

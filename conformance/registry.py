@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from conformance.cases.case import condition_names
 from conformance.errors import UsageError
 from conformance.parameters import taken, unset_in_words
+from conformance.serving.driver import CacheDriver
 from oracle import get_method
 from oracle.catalogue import Method
 from oracle.conditions import ConditionError, check_condition, holds
@@ -77,6 +78,7 @@ class Implementation:
         restrictions: condition -> reason; calls outside are not made, and the certificate says so.
         layout: order of the axes of its arrays, such as "b l h d"; None for the method's own.
         description: one line.
+        remarks: sentences on what is not judged because of what it is.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Implementation:
     restrictions: Mapping[str, str] = field(default_factory=dict)
     layout: str | None = None
     description: str = ""
+    remarks: tuple[str, ...] = ()
 
     def precision(self, dtype: str) -> PrecisionContract:
         """The contract under which it is judged for a dtype."""
@@ -117,7 +120,7 @@ class Implementation:
         if self.any_keyword and hidden:
             judged = f"with {', '.join(self.options)} and " if self.options else ""
             notes.append(f"takes **kwargs: judged {judged}without {', '.join(hidden)}; declare what it supports with --option NAME")
-        return notes
+        return [*notes, *self.remarks]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that crosses process boundaries."""
@@ -127,7 +130,8 @@ class Implementation:
     def from_json(cls, data: Mapping[str, Any]) -> Implementation:
         """Undo `to_json`."""
         tunables = {name: Tunable(tunable["kind"], tuple(tunable["choices"])) for name, tunable in data["tunables"].items()}
-        return cls(**{**data, "dtypes": tuple(data["dtypes"]), "options": tuple(data["options"]), "tunables": tunables})
+        listed = {name: tuple(data[name]) for name in ("dtypes", "options", "remarks")}
+        return cls(**{**data, **listed, "tunables": tunables})
 
     def declaring(
         self, *, options: Iterable[str] = (), conventions: Mapping[str, str] | None = None,
@@ -164,6 +168,12 @@ class Registration:
 
     implementation: Implementation
     function: Callable[..., Any]
+
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """What a call of the method calls: the function, or what drives a class of caches."""
+        implementation = self.implementation
+        return _as_function(self.function, implementation.name, _method(implementation.method), set(implementation.tunables))
 
 
 _REGISTRY: dict[str, Registration] = {}
@@ -244,7 +254,9 @@ def describe(
     Raises:
         UsageError: it is not callable, or its parameters do not fit the method.
     """
-    found = taken(function, name, _method(method), None if tunables is None else set(tunables))
+    declared = None if tunables is None else set(tunables)
+    called = _as_function(function, name, _method(method), declared)
+    found = taken(called, name, _method(method), declared)
     if tunables is None:
         # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
         standard = {"num_splits": split_counts}
@@ -258,8 +270,14 @@ def describe(
         any_keyword=found.any_keyword,
         explicit=found.explicit,
         tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
-        restrictions=found.restrictions,
+        restrictions={**found.restrictions, **(called.restrictions if isinstance(called, CacheDriver) else {})},
+        remarks=called.remarks if isinstance(called, CacheDriver) else (),
     )
+
+
+def _as_function(function: Callable[..., Any], name: str, method: Method, tunables: set[str] | None) -> Callable[..., Any]:
+    """What implements a method as a function of its arguments."""
+    return CacheDriver(function, name, method, tunables) if method.subject == "cache" else function
 
 
 def _method(name: str) -> Method:

@@ -1,6 +1,7 @@
 """The oracle: the exact meaning of every attention method, written once in plain NumPy and read in several ways."""
 
 from oracle import (  # noqa: F401  (they declare their methods)
+    continuous_batching,
     decoding,
     dense,
     differential,

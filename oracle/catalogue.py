@@ -16,10 +16,13 @@ import numpy as np
 
 from oracle.conditions import evaluate, holds
 from oracle.domains import check_domain
-from oracle.options import Kind, OptionError, allows, in_words
+from oracle.options import Kind, OptionError, allows, in_words, why_not
 from oracle.signature import ArraySpec, ShapeError, Signature, parse_signature
 
 __all__ = ["METHODS", "PLAIN_DTYPES", "Method", "OptionError", "get_method", "method"]
+
+# How a dimension follows from others and from options: an expression, or a function of the options by name.
+Derivation = str | Callable[[Mapping[str, Any]], int]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Method:
         hiding: names of the arrays that `unread` speaks of, that of the keys first.
         visible: from the arguments by name and the sizes by letter to which keys a query reads, broadcastable to (B, Hq, Lq, Lk);
             None for methods that do not choose keys.
-        derived: dimensions that follow from others and from options: letter -> expression, as in `oracle.conditions`.
+        derived: dimensions that follow from others and from options: letter -> expression, as in `oracle.conditions`, or a
+            function of the options by name.
         domains: which values the elements of an array may have, by name; see `oracle.domains`.
         refusable: conditions on the dimensions without which a good implementation may refuse to work, each with the words for
             what it lacks then: ``{"h == g": "grouped heads"}``.
@@ -51,6 +55,9 @@ class Method:
         cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
         contracting: whether its recurrence forgets errors, which the running bound cannot see: the budget may then be the
             perturbed reading's; see `oracle.readings.perturbed`.
+        subject: what implements it: ``function``, or ``cache`` for a class that keeps keys and values; see docs/caches.md.
+        in_words: from the options by name and the index of an element of an output to what that element is; None where the
+            index says it.
     """
 
     name: str
@@ -63,7 +70,7 @@ class Method:
     source: str
     unread: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None
     visible: Callable[[Mapping[str, Any], Mapping[str, int]], np.ndarray] | None = None
-    derived: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, Derivation] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     refusable: Mapping[str, str] = field(default_factory=dict)
     cost: str = "1"
@@ -71,6 +78,8 @@ class Method:
     contracting: bool = False
     foreign: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None
     hiding: tuple[str, ...] = ("k", "v")
+    subject: str = "function"
+    in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None
 
     @property
     def summary(self) -> str:
@@ -144,7 +153,9 @@ class Method:
 
     def derive(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of the dimensions that follow from others and from options."""
-        return {dim: int(evaluate(expression, {**options, **sizes})) for dim, expression in self.derived.items()}
+        return {
+            dim: rule(options) if callable(rule) else int(evaluate(rule, {**options, **sizes})) for dim, rule in self.derived.items()
+        }
 
     def _check_options(self, arguments: Mapping[str, Any]) -> None:
         for name, kind in self.options.items():
@@ -152,7 +163,7 @@ class Method:
             if value is None and name in self.required_keywords:
                 raise OptionError(f"{name} is missing, but should be {in_words(kind)} [{self.name}]")
             if value is not None and not allows(kind, value):
-                raise OptionError(f"{name}={value!r}, but should be {in_words(kind)} [{self.name}]")
+                raise OptionError(f"{name}={value!r}, but should be {in_words(kind)}{why_not(kind, value)} [{self.name}]")
         for name, allowed in self.conventions.items():
             if arguments.get(name, allowed[0]) not in allowed:
                 raise OptionError(f"{name}={arguments[name]!r}, but should be one of {', '.join(allowed)} [{self.name}]")
@@ -202,7 +213,7 @@ def method(
     tunables: tuple[str, ...] = (),
     unread: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None,
     visible: Callable[[Mapping[str, Any], Mapping[str, int]], np.ndarray] | None = None,
-    derived: Mapping[str, str] | None = None,
+    derived: Mapping[str, Derivation] | None = None,
     domains: Mapping[str, str] | None = None,
     refusable: Mapping[str, str] | None = None,
     cost: str | None = None,
@@ -210,6 +221,8 @@ def method(
     contracting: bool = False,
     foreign: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None,
     hiding: tuple[str, ...] = ("k", "v"),
+    subject: str = "function",
+    in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -222,7 +235,7 @@ def method(
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
             derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
-            foreign, hiding,
+            foreign, hiding, subject, in_words,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

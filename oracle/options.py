@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["OPTION_KINDS", "Kind", "OptionError", "allows", "in_words"]
+__all__ = ["OPTION_KINDS", "Kind", "OptionError", "allows", "in_words", "why_not"]
 
 Kind = str | tuple[str, ...]
 
@@ -44,6 +44,20 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
 
 
+def _are_operations(value: Any) -> bool:
+    return isinstance(value, str) and not _trouble_with_operations(value)
+
+
+def _trouble_with_operations(value: Any) -> str:
+    from oracle.operations import parse_operations  # which raises the errors of this module
+
+    try:
+        parse_operations(str(value))
+    except OptionError as error:
+        return str(error)
+    return ""
+
+
 OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "flag": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
     "window": ("a pair (left, right) of integers >= 0 or None", _is_window),
@@ -58,7 +72,11 @@ OPTION_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "positions": ("a list of integers >= 0", _are_positions),
     "interval": ("a pair (low, high) of numbers, low < high", _is_interval),
     "pattern": ("a function (i, j) -> bool of positions", callable),
+    "operations": ("a script of operations on a cache, such as 'join(0,5);grow(0,1)'", _are_operations),
 }
+
+# What is wrong with a value that a kind does not allow, where there is more to say than what it should be.
+_TROUBLES: dict[Kind, Callable[[Any], str]] = {"operations": _trouble_with_operations}
 
 
 def allows(kind: Kind, value: Any) -> bool:
@@ -69,3 +87,8 @@ def allows(kind: Kind, value: Any) -> bool:
 def in_words(kind: Kind) -> str:
     """What an option of a kind should be."""
     return OPTION_KINDS[kind][0] if isinstance(kind, str) else f"one of {', '.join(kind)}"
+
+
+def why_not(kind: Kind, value: Any) -> str:
+    """What is wrong with a value that a kind does not allow, in parentheses; nothing where `in_words` says it all."""
+    return f" ({_TROUBLES[kind](value)})" if kind in _TROUBLES else ""

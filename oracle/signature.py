@@ -171,7 +171,7 @@ def parse_signature(text: str, derived: Collection[str] = ()) -> Signature:
 
     Args:
         text: such as in the module's docstring.
-        derived: dimensions that follow from others, which an array may therefore broadcast to.
+        derived: dimensions that follow from others, which an input may therefore broadcast to and an output have.
 
     Raises:
         ValueError: the text is not a signature; the message shows the offending part.

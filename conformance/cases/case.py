@@ -372,6 +372,8 @@ def _parse_one(line: str) -> Case:
     if missing:
         raise CaseError(f"{missing[0]} is missing, but should be given [{line}]")
     dims, arrays, options, tunables = (groups[name] for name in ("dims", "arrays", "options", "tunables"))
+    if absent := [name for name in specification.required_keywords if name not in {*options, *arrays}]:
+        raise CaseError(f"{absent[0]} is missing, but should be given [{line}]")
     derived = {} if set(specification.derived) <= set(dims) else specification.derive(dims, options)
     return Case(words[0], words[1], {**derived, **dims}, arrays, options, tunables, warm, calls, invariant=invariant)
 

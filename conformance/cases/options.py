@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
+from itertools import zip_longest
 from typing import Any
 
-from oracle.options import Kind
+from conformance.cases.scripts import OTHER_SCRIPTS, draw_script, simpler_scripts
+from oracle.operations import parse_operations
+from oracle.options import Kind, OptionError
 
 __all__ = ["PATTERNS", "OptionTextError", "as_argument", "draw_option", "others", "parse_option", "plainer"]
 
@@ -53,6 +56,12 @@ def parse_option(kind: Kind, text: str) -> Any:
         name, _, number = text.partition(":")
         if name not in PATTERNS or not number.isdecimal() or number == "0":
             raise OptionTextError(f"should be one of {', '.join(f'{known}:N' for known in PATTERNS)}, N >= 1")
+        return text
+    if kind == "operations":
+        try:
+            parse_operations(text)
+        except OptionError as error:
+            raise OptionTextError(f"should be a script of operations: {error}") from None
         return text
     try:
         value = ast.literal_eval(text)
@@ -128,6 +137,7 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     "positions": _positions,
     "interval": lambda choose, dims, tile: choose(((-1.0, 1.0), (-4.0, 4.0), (-2.0, 1.0), (-10.0, 0.0))),
     "pattern": _pattern,
+    "operations": draw_script,
 }
 
 _OTHERS: dict[str, tuple[Any, ...]] = {
@@ -144,11 +154,14 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "positions": ((0,), (), (0, 1), (1,)),
     "interval": ((-1.0, 1.0), (-4.0, 4.0)),
     "pattern": ("dilated:2", "band:1", "blocks:2", "rows:1"),
+    "operations": OTHER_SCRIPTS,
 }
 
 
-def others(kind: Kind) -> tuple[Any, ...]:
-    """A few values of a kind, to try instead of another."""
+def others(kind: Kind, value: Any = None) -> tuple[Any, ...]:
+    """A few values of a kind, to try instead of another; of scripts also those that lack a part of it."""
+    if kind == "operations" and value is not None:
+        return tuple(one for pair in zip_longest(OTHER_SCRIPTS, simpler_scripts(value)[: len(OTHER_SCRIPTS)]) for one in pair if one)
     return kind if isinstance(kind, tuple) else _OTHERS[kind]
 
 
@@ -167,6 +180,8 @@ def plainer(kind: Kind, value: Any) -> list[Any]:
         return [smaller for smaller in dict.fromkeys((least, 1, 2, 3, value // 2, value - 1)) if least <= smaller < value]
     if kind == "positions":
         return [value[:index] + value[index + 1 :] for index in range(len(value))]
+    if kind == "operations":
+        return simpler_scripts(value)
     if isinstance(kind, tuple):
         return list(kind[: kind.index(value)])
     return []

@@ -13,6 +13,7 @@ import numpy as np
 from conformance.adequacy import lift
 from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
+from conformance.cases.scripts import script_counts, script_flags
 from conformance.pitfalls.dense import Reference
 from conformance.pitfalls.served import SERVED
 from conformance.pitfalls.sparse import SPARSE
@@ -113,7 +114,8 @@ class Facts:
 
 
 def _counts(case: Case) -> dict[str, int]:
-    dims, tunables = case.dims, case.tunables
+    method, tunables = case.specification, case.tunables
+    dims = {letter: size for letter, size in case.dims.items() if not callable(method.derived.get(letter))}  # else it tells nothing
     counts = {**dims, **tunables}
     if {"h", "g"} <= set(dims):
         counts["h // g"] = dims["h"] // dims["g"]
@@ -125,13 +127,17 @@ def _counts(case: Case) -> dict[str, int]:
     has_window = case.specification.options.get("window") == "window" and case.options.get("window")
     left, right = has_window or (None, None)
     counts |= {f"{side} bound of the window": bound for side, bound in (("left", left), ("right", right)) if bound is not None}
+    for name, kind in method.options.items():
+        counts |= script_counts(case.options[name], tunables.get("block_size")) if kind == "operations" else {}
     return counts | {f"number of axes of {name}": len(case.axes(name)) for name in ("mask", "bias") if name in case.arrays}
 
 
 def _options(case: Case) -> Iterator[Flag]:
     method = case.specification
     for name in method.keywords:
-        if name in case.arrays or not any(case.options.get(name) is missing for missing in (None, False)):  # a scale of 0 is given
+        if method.options.get(name) == "operations":
+            yield from (Flag(text, contrary, condition) for text, contrary, condition in script_flags(case.options[name]))
+        elif name in case.arrays or not any(case.options.get(name) is missing for missing in (None, False)):  # a scale of 0 is given
             condition = name if method.options.get(name) == "flag" else f"{name} is not None"
             yield Flag(f"{name} is given", f"{name} is not given", condition)
     if "scale" in method.options and "d" in case.dims:

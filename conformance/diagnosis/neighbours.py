@@ -35,7 +35,7 @@ def neighbours(case: Case, implementation: Implementation) -> Iterator[Case]:
     """Cases that differ in one respect, those that tell most first: each respect has its turns, lengths more of them."""
     respects = [
         (2, _options(case, implementation)),
-        *((TURNS.get(letter, 1), _sizes(case, letter)) for letter in case.dims),
+        *((TURNS.get(letter, 1), _sizes(case, letter)) for letter in case.dims if letter not in case.specification.derived),
         *((1, _layouts(case, name)) for name in case.arrays),
         (2, _groups(case)),
         (1, _both_lengths(case)),
@@ -66,7 +66,7 @@ def _options(case: Case, implementation: Implementation) -> Iterator[Case]:
             other = next(value for value in others(method.options[name]) if value != method.default(name))
             yield replace(case, options={**case.options, name: other})
     for name, value in case.options.items():
-        for other in others(method.options[name]):
+        for other in others(method.options[name], value):
             if other not in (value, method.default(name)):
                 yield replace(case, options={**case.options, name: other})
 

@@ -16,7 +16,7 @@ from conformance.errors import UsageError
 from conformance.isolation.arena import Arena, ArrayView
 from oracle.formats import FORMATS
 
-__all__ = ["MOST_AXES", "NumpyArrays", "TorchArrays", "arrays_of", "overlap"]
+__all__ = ["MOST_AXES", "NumpyArrays", "TorchArrays", "arrays_of", "from_numpy", "overlap", "to_numpy"]
 
 # NumPy has no arrays of more; PyTorch has.
 MOST_AXES = 64
@@ -186,3 +186,19 @@ def arrays_of(backend: str, device: str) -> NumpyArrays | TorchArrays:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device={device!r} cannot be used here, but should be a device that PyTorch has ({reason})") from None
     return TorchArrays(device)
+
+
+def from_numpy(backend: str, array: np.ndarray) -> Any:
+    """A copy of an array as one of a backend, on the CPU."""
+    if backend == "numpy":
+        return array.copy()
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def to_numpy(backend: str, array: Any) -> np.ndarray:
+    """The elements of an array of a backend."""
+    return arrays_of(backend, "cpu").plain(array)

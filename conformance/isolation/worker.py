@@ -69,6 +69,7 @@ class Worker:
         self.connection, self.arena, self.folder = connection, arena, folder
         self.home, self.process = os.getcwd(), os.getpid()
         self.registration: Registration | None = None
+        self.function: Callable[..., Any] | None = None
         self.arrays: NumpyArrays | TorchArrays = NumpyArrays()
         self.state = SharedState()
         self._alone = connection is not None  # else the judge shares the process, and changes its state as it likes
@@ -125,6 +126,7 @@ class Worker:
         if replaced := self.state.replaced_functions(OWN_PACKAGES):
             raise UsageError(f"{request['target']} replaces {', '.join(replaced)} when it is loaded, but should leave attest alone")
         self.registration = found[-1]
+        self.function = self.registration.callable
         self.arrays = arrays_of(self.registration.implementation.backend, request.get("device") or "cpu")
         if self.folder is not None:
             sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
@@ -168,12 +170,12 @@ class Worker:
         return {"reports": reports, "running": _running() - self._running}
 
     def _call(self, call: dict[str, Any], earlier: list[_Given]) -> tuple[dict[str, Any], list[_Given]]:
-        assert self.registration is not None, "load comes first"
+        assert self.registration is not None and self.function is not None, "load comes first"
         arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
         options = {name: as_argument(call["kinds"].get(name, ""), value) for name, value in call["options"].items()}
         positional = [arguments.pop(name) for name in call["positional"]]
         with self.arrays.calling(self.registration.function):
-            result = self.registration.function(*positional, **arguments, **options)
+            result = self.function(*positional, **arguments, **options)
         if self.connection is not None and os.getpid() != self.process:
             self._leave_copy()
         memory = self.arena.memory

@@ -1,0 +1,138 @@
+"""Scripts of operations on a cache: how they are drawn, which are simpler, and a few that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from oracle.operations import COUNTING, VERBS, Operation, join_operations, parse_operations, possible, rows
+
+__all__ = ["OTHER_SCRIPTS", "draw_script", "possibilities", "script_counts", "script_flags", "simpler_scripts"]
+
+Choose = Callable[[Sequence[Any]], Any]
+
+# Requests that are there at the same time, and operations, at most.
+REQUESTS, LONGEST = 5, 14
+
+# Queries times tokens times heads: what the oracle multiplies.
+ELEMENTS = 50_000
+
+# Which operations a script has besides the ones that every cache has. Few kinds at a time show which is the matter.
+KINDS: tuple[tuple[str, ...], ...] = (
+    (), ("fork",), ("swap",), ("preempt",), ("fork", "swap", "preempt"), ("fork", "swap"), ("fork", "preempt"), (),
+)  # fmt: skip
+OF_KIND = {"fork": ("fork",), "swap": ("swap_out", "swap_in"), "preempt": ("preempt", "resume")}
+
+OTHER_SCRIPTS = (
+    "join(0,2);grow(0,1)",
+    "join(0,1)",
+    "join(0,3);join(1,2);grow(0,1);finish(0);grow(1,1)",
+    "join(0,3);fork(0,1);grow(0,1);grow(1,1)",
+    "join(0,3);swap_out(0);swap_in(0);grow(0,1)",
+    "join(0,3);preempt(0);resume(0);grow(0,1)",
+)
+
+
+# What a sentence calls what happens in a script.
+HAPPENS = {
+    "grow": "a request grows", "fork": "a request is forked", "preempt": "a request is preempted", "resume": "a request is resumed",
+    "swap_out": "a request is swapped out", "swap_in": "a request is swapped in", "finish": "a request finishes",
+}  # fmt: skip
+
+
+def script_flags(text: str) -> Iterator[tuple[str, str, str]]:
+    """What is true of a script: as a sentence says it and its contrary, and as a condition, where it can be one."""
+    operations = parse_operations(text)
+    for verb, happens in HAPPENS.items():
+        if any(one.verb == verb for one in operations):
+            yield happens, f"no {happens.removeprefix('a ')}", f"'{verb}' in operations"
+    if any(one.verb == "grow" and one.number != 1 for one in operations):
+        yield "a request grows by several tokens at once", "requests grow by one token at a time", ""
+    if len({row.request for row in rows(text)}) > 1:
+        yield "there are several requests", "there is one request", ""
+    joined = [one.number if one.verb == "fork" else one.request for one in operations if one.verb in ("join", "fork")]
+    if len(joined) > len(set(joined)):
+        yield "the number of a request is used again", "no number of a request is used again", ""
+
+
+def script_counts(text: str, block_size: int | None) -> dict[str, int]:
+    """Whole numbers that tell something of a script, in words."""
+    longest = max(len(row.tokens) for row in rows(text))
+    counts = {"number of operations": len(parse_operations(text)), "tokens of the longest request": longest}
+    return counts if block_size is None else {**counts, "pages of the longest request": -(-longest // block_size)}
+
+
+def possibilities(states: Mapping[int, str], verbs: Sequence[str]) -> list[tuple[str, int]]:
+    """The operations that are possible, each with its request; the number that some need is not decided."""
+    absent = next(request for request in range(len(states) + 1) if request not in states)
+    found = [("join", absent)] if len(states) < REQUESTS else []
+    for verb in (verb for verb in verbs if verb != "join"):
+        if verb != "fork" or len(states) < REQUESTS:
+            found += [(verb, request) for request, state in states.items() if state in VERBS[verb][0]]
+    return found
+
+
+def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
+    """A script whose numbers of tokens are aimed at the edges of pages of a size."""
+    heads = max(dims.get("h", 1), 1)
+    kinds = choose(KINDS)
+    verbs = ("join", "grow", "grow", *(verb for kind in kinds for verb in OF_KIND[kind] * 2), "finish")
+    operations: list[Operation] = []
+    states: dict[int, str] = {}
+    tokens = asked = 0
+    for _ in range(choose(range(2, LONGEST + 1))):
+        verb, request = choose(possibilities(states, verbs))
+        made = Operation(verb, request, _number(choose, verb, states, tile))
+        fed = made.number if made.number is not None and verb in COUNTING else 0
+        more = fed + sum(state == "resident" for state in states.values())
+        if operations and (tokens + fed) * (asked + more) * heads > ELEMENTS:
+            continue
+        operations.append(made)
+        tokens, asked = tokens + fed, asked + more
+        _follow(made, states)
+    return join_operations(operations)
+
+
+def _number(choose: Choose, verb: str, states: Mapping[int, str], tile: int) -> int | None:
+    if verb == "fork":
+        return next(request for request in range(len(states) + 1) if request not in states)
+    if verb == "grow":
+        return max(1, choose((1, 1, 1, 2, 3, 1, tile - 1, tile, tile + 1)))
+    return max(1, choose((tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1))) if verb == "join" else None
+
+
+def _follow(operation: Operation, states: dict[int, str]) -> None:
+    if operation.verb == "finish":
+        del states[operation.request]
+        return
+    states[operation.request] = VERBS[operation.verb][1]
+    if operation.verb == "fork":
+        assert operation.number is not None, "a fork names the copy"
+        states[operation.number] = "resident"
+
+
+def simpler_scripts(text: str) -> list[str]:
+    """Scripts one step simpler, the boldest first: without a request, without some operations, with fewer tokens."""
+    operations = parse_operations(text)
+    found = [possible(candidate) for candidate in _simpler(operations)]
+    return [join_operations(candidate) for candidate in dict.fromkeys(found) if candidate and candidate != operations]
+
+
+def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...]]:
+    count = len(operations)
+    yield operations[: count // 2]
+    for request in {operation.request for operation in operations}:
+        yield tuple(one for one in operations if one.request != request)
+    for size in (4, 2):  # a swap or a preemption and what undoes it, with what is between them
+        yield from (operations[:start] + operations[start + size :] for start in range(count - size + 1))
+    yield from (operations[:index] + operations[index + 1 :] for index in reversed(range(count)))
+    for first in range(count):
+        for second in range(first + 2, count):
+            if operations[first].request == operations[second].request:
+                yield (*operations[:first], *operations[first + 1 : second], *operations[second + 1 :])
+    for index, one in enumerate(operations):
+        if one.verb in COUNTING and one.number is not None:
+            for fewer in dict.fromkeys((1, 2, 3, one.number // 2, one.number - 1)):
+                if 0 < fewer < one.number:
+                    yield (*operations[:index], replace(one, number=fewer), *operations[index + 1 :])

@@ -1,0 +1,463 @@
+"""Mistakes of caches of keys and values: pages, copies, swapping, and whose tokens a query reads after all that.
+
+A page is a list of token numbers, so what a query reads is a list of them too, whatever the pages hold: -1 for memory that was
+never written or was freed, which the harness fills with NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from conformance.pitfalls import Setting
+from conformance.pitfalls.dense import Array, Steps
+from oracle.operations import Moment, parse_operations, play
+
+PAGES = "Kwon et al. 2023, section 4, arXiv:2309.06180"
+BATCHING = "Yu et al. 2022, section 4 (Orca, OSDI 22)"
+WINDOW = "Jiang et al. 2023, section 2, arXiv:2310.06825"
+
+NOTHING = -1
+
+# The size of a page where neither the implementation nor a variant says one.
+USUAL_PAGE = 16
+
+Page = list[int]
+
+
+class Cache(Steps):
+    """A cache in pages that does everything right, on token numbers.
+
+    Attributes:
+        tables: the pages of every resident request, in order. Requests that share a page share the list.
+        lengths: how many tokens each holds.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("continuous_batching",)
+
+    def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
+        self.arguments, self.setting, self.dtype, self.conventions = arguments, setting, setting.working, {}
+        self.q, self.k, self.v = (arguments[name] for name in "qkv")
+        self.scale, self.window = arguments.get("scale"), arguments.get("sliding_window")
+        self.block = setting.tunables.get("block_size", USUAL_PAGE)
+        self.tables: dict[int, list[Page]] = {}
+        self.lengths: dict[int, int] = {}
+        self.elsewhere: dict[int, tuple[list[Page], int]] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes, and what happens in the script."""
+        verbs = {operation.verb for operation in parse_operations(self.arguments["operations"])}
+        return {
+            "h": self.q.shape[1], "g": self.k.shape[1], "d": self.q.shape[2], "scale": self.scale, "sliding_window": self.window,
+            "forks": "fork" in verbs, "swaps": "swap_in" in verbs, "preempts": "resume" in verbs, "finishes": "finish" in verbs,
+            "grows": "grow" in verbs,
+        }  # fmt: skip
+
+    def applies(self) -> bool:
+        """Whether the mistake can show on this call."""
+        return self.q.size > 0 and self.v.size > 0 and super().applies()
+
+    def lost(self) -> bool:
+        """Whether the numbers are so large that rounding decides the outputs."""
+        with np.errstate(all="ignore"):
+            return not bool(np.isfinite(self.scores(range(len(self.q)))).all())
+
+    def factor(self) -> float:
+        """What logits are multiplied by."""
+        return 1 / sqrt(self.q.shape[2]) if self.scale is None else float(self.scale)
+
+    def keys_of_heads(self, x: Array) -> Array:
+        """What each query head reads of keys or values, (n, Hq, width)."""
+        return np.repeat(x, self.q.shape[1] // x.shape[1], axis=1)
+
+    def page(self) -> Page:
+        """A new page."""
+        return [NOTHING] * self.block
+
+    def shared(self, page: Page) -> bool:
+        """Whether several requests have a page."""
+        return sum(any(page is other for other in table) for table in self.tables.values()) > 1
+
+    def append(self, request: int, tokens: Sequence[int]) -> None:
+        """Write tokens behind those that are there."""
+        table = self.tables.setdefault(request, [])
+        for token in tokens:
+            length = self.lengths.setdefault(request, 0)
+            if length % self.block == 0:
+                table.append(self.page())
+            elif self.shared(table[-1]):
+                table[-1] = list(table[-1])
+            table[length // self.block][length % self.block] = token
+            self.lengths[request] = length + 1
+
+    def grow(self, request: int, tokens: Sequence[int]) -> None:
+        """Write tokens of a request that is there."""
+        self.append(request, tokens)
+
+    def fork(self, parent: int, child: int) -> None:
+        """Share the pages."""
+        self.tables[child], self.lengths[child] = list(self.tables[parent]), self.lengths[parent]
+
+    def release(self, table: Iterable[Page]) -> None:
+        """Free the pages that nobody else has; they are poisoned."""
+        for page in table:
+            if not any(page is other for others in self.tables.values() for other in others):
+                page[:] = [NOTHING] * len(page)
+
+    def preempt(self, request: int) -> None:
+        """Drop the tokens."""
+        table = self.tables.pop(request)
+        del self.lengths[request]
+        self.release(table)
+
+    def resume(self, request: int, history: Sequence[int]) -> None:
+        """Write all tokens again."""
+        self.append(request, history)
+
+    def swap_out(self, request: int) -> None:
+        """Copy the pages elsewhere."""
+        table = self.tables.pop(request)
+        self.elsewhere[request] = [list(page) for page in table], self.lengths.pop(request)
+        self.release(table)
+
+    def swap_in(self, request: int) -> None:
+        """Bring the pages back."""
+        self.tables[request], self.lengths[request] = self.elsewhere.pop(request)
+
+    def finish(self, request: int) -> None:
+        """Forget a request, wherever it is."""
+        self.elsewhere.pop(request, None)
+        self.lengths.pop(request, None)
+        self.release(self.tables.pop(request, []))
+
+    def table_read(self, request: int, resident: Sequence[int]) -> list[Page]:
+        """The pages that a request reads."""
+        return self.tables[request]
+
+    def held(self, request: int, resident: Sequence[int]) -> list[int]:
+        """The tokens that a request finds in its pages."""
+        flat = [token for page in self.table_read(request, resident) for token in page]
+        return (flat + [NOTHING] * self.lengths[request])[: self.lengths[request]]
+
+    def read(self, held: list[int], later: int, newest: int) -> list[int]:
+        """The tokens that a query reads which so many of its request's `newest` follow."""
+        return self.in_window(held[: len(held) - later])
+
+    def in_window(self, tokens: list[int]) -> list[int]:
+        """Those within the sliding window."""
+        return tokens if self.window is None else tokens[-self.window :]
+
+    def do(self, moment: Moment) -> None:
+        """One operation."""
+        verb, request = moment.operation.verb, moment.operation.request
+        if verb == "join":
+            self.append(request, moment.fed)
+        elif verb == "grow":
+            self.grow(request, moment.fed)
+        elif verb == "resume":
+            self.resume(request, moment.histories[request])
+        elif verb == "fork":
+            assert moment.operation.number is not None, "a fork names the copy"
+            self.fork(request, moment.operation.number)
+        else:
+            getattr(self, verb)(request)
+
+    def outputs(self) -> tuple[Array, ...]:
+        """The operations in order, then every query at once."""
+        queries, reads = [], []
+        for moment in play(parse_operations(self.arguments["operations"])):
+            self.do(moment)
+            for request in moment.resident:
+                newest, held = moment.newest(request), self.held(request, moment.resident)
+                for later in range(newest - 1, -1, -1):
+                    queries.append(moment.histories[request][-1 - later])
+                    reads.append(self.read(held, later, newest))
+        return (self.attend(queries, reads),)
+
+    def scores(self, queries: Sequence[int]) -> Array:
+        """Logits of some queries and all tokens, (Hq, rows, n)."""
+        return np.einsum("rhd,nhd->hrn", self.q[list(queries)], self.keys_of_heads(self.k)) * self.dtype.type(self.factor())
+
+    def attend(self, queries: Sequence[int], reads: Sequence[Sequence[int]]) -> Array:
+        """Attention of queries over the tokens that each reads, as often as it does: (rows, Hq, Dv)."""
+        times = np.zeros((len(queries), len(self.q)), self.dtype)
+        poisoned = np.array([NOTHING in tokens for tokens in reads], dtype=bool)
+        for row, tokens in enumerate(reads):
+            np.add.at(times[row], [token for token in tokens if token != NOTHING], 1)
+        scores = np.where(times > 0, self.scores(queries), -np.inf)
+        top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+        weights = np.exp(scores - np.where(np.isfinite(top), top, 0)) * times
+        total = weights.sum(axis=-1, keepdims=True)
+        out = np.einsum("hrn,nhe->rhe", weights / np.where(total == 0, 1, total), self.keys_of_heads(self.v))
+        return np.where(poisoned[:, None, None], np.nan, out).astype(self.dtype)
+
+
+class CacheMistake(Cache):
+    """A cache that does something wrong, which few scripts bring out."""
+
+    occasional = True
+
+
+class CopyOnWriteMissing(CacheMistake):
+    name = "copy-on-write-missing"
+    explanation = "After a fork both requests write into the last page that they share, each over the other's tokens."
+    citation = PAGES
+    needs = "forks"
+    variants = (4, USUAL_PAGE)
+
+    def shared(self, page: Page) -> bool:
+        return False
+
+
+class ForkDropsPartialPage(CacheMistake):
+    name = "fork-drops-partial-page"
+    explanation = "A fork shares the full pages alone: the copy lacks the tokens of the last, partial page."
+    citation = PAGES
+    needs = "forks"
+    variants = (4, USUAL_PAGE)
+
+    def fork(self, parent: int, child: int) -> None:
+        full = self.lengths[parent] // self.block
+        self.tables[child], self.lengths[child] = self.tables[parent][:full], full * self.block
+
+
+class TableSharedByFork(CacheMistake):
+    name = "block-table-shared-by-fork"
+    explanation = "A fork shares the block table itself: pages that one request adds stand in the other's table too."
+    citation = PAGES
+    needs = "forks"
+    variants = (4, USUAL_PAGE)
+
+    def fork(self, parent: int, child: int) -> None:
+        self.tables[child], self.lengths[child] = self.tables[parent], self.lengths[parent]
+
+
+class SharedPagesFreed(CacheMistake):
+    name = "shared-pages-freed"
+    explanation = "A request that leaves frees its pages although others still read them: a page is freed twice, or used when free."
+    citation = PAGES
+    needs = "forks"
+
+    def release(self, table: Iterable[Page]) -> None:
+        for page in table:
+            page[:] = [NOTHING] * len(page)
+
+
+class FullPageOneShort(CacheMistake):
+    name = "last-token-of-full-page-unread"
+    explanation = "Where the tokens fill the last page exactly, its last token is not read: an off-by-one at the page boundary."
+    citation = PAGES
+    variants = (4, USUAL_PAGE)
+
+    def held(self, request: int, resident: Sequence[int]) -> list[int]:
+        held = super().held(request, resident)
+        return held[:-1] if len(held) % self.block == 0 else held
+
+
+class PartialPageUnread(CacheMistake):
+    name = "partial-page-unread"
+    explanation = "The number of pages is rounded down: the tokens of the last, partial page are not read."
+    citation = PAGES
+    variants = (4, USUAL_PAGE)
+
+    def held(self, request: int, resident: Sequence[int]) -> list[int]:
+        held = super().held(request, resident)
+        return held[: len(held) // self.block * self.block]
+
+
+class PageSwitchLate(CacheMistake):
+    name = "page-switch-one-late"
+    explanation = "The first token after a page switch is written into the old page, over its first token; its own slot stays unwritten."
+    citation = PAGES
+    variants = (4, USUAL_PAGE)
+
+    def append(self, request: int, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            super().append(request, [token])
+            length, table = self.lengths[request], self.tables[request]
+            if length % self.block == 1 and len(table) > 1 and self.block > 1:
+                table[-1][0], table[-2][0] = NOTHING, token
+
+
+class OnlyLastWritten(CacheMistake):
+    name = "only-last-token-written"
+    explanation = "A request that grows by several tokens gets the last of them alone; the slots of the others stay unwritten."
+    citation = BATCHING
+    needs = "grows"
+
+    def grow(self, request: int, tokens: Sequence[int]) -> None:
+        self.append(request, [*([NOTHING] * (len(tokens) - 1)), tokens[-1]])
+
+
+class StaleLength(CacheMistake):
+    name = "length-stale-after-preemption"
+    explanation = "A preempted request keeps its length: resumed, it writes its tokens behind where the old ones were."
+    citation = PAGES
+    needs = "preempts"
+
+    def resume(self, request: int, history: Sequence[int]) -> None:
+        super().resume(request, [*([NOTHING] * len(history)), *history])
+
+
+class SwapReverses(CacheMistake):
+    name = "swap-reverses-pages"
+    explanation = "Swapping restores the pages in the opposite order."
+    citation = PAGES
+    needs = "swaps"
+    variants = (4, USUAL_PAGE)
+
+    def swap_in(self, request: int) -> None:
+        super().swap_in(request)
+        self.tables[request].reverse()
+
+
+class SwapDropsPartialPage(CacheMistake):
+    name = "swap-drops-partial-page"
+    explanation = "Full pages alone are swapped: the tokens of the last, partial page are gone afterwards."
+    citation = PAGES
+    needs = "swaps"
+    variants = (4, USUAL_PAGE)
+
+    def swap_in(self, request: int) -> None:
+        super().swap_in(request)
+        full = self.lengths[request] // self.block
+        self.tables[request], self.lengths[request] = self.tables[request][:full], full * self.block
+
+
+class HistoryKept(CacheMistake):
+    name = "history-kept-after-finish"
+    explanation = "What a finished request left stays under its number: the next request of that number reads it too."
+    citation = BATCHING
+    needs = "finishes"
+
+    def finish(self, request: int) -> None:
+        if request in self.tables:
+            self.elsewhere.pop(request, None)
+        else:
+            super().finish(request)
+
+
+class TableOfRemoved(CacheMistake):
+    name = "block-table-of-removed-request"
+    explanation = "Block tables are not moved up when a request leaves: those behind it read the table of the one before them."
+    citation = BATCHING
+    needs = "finishes"
+
+    def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
+        super().__init__(arguments, setting)
+        self.batch: list[int] = []
+        self.gone: dict[int, list[Page]] = {}
+
+    def do(self, moment: Moment) -> None:
+        verb, request = moment.operation.verb, moment.operation.request
+        if verb == "finish" and request in self.tables:
+            self.gone[request] = self.tables[request]
+        super().do(moment)
+        if verb != "finish":
+            self.batch, self.gone = list(moment.resident), {}
+
+    def table_read(self, request: int, resident: Sequence[int]) -> list[Page]:
+        row = list(resident).index(request)
+        stale = self.batch[row] if row < len(self.batch) else request
+        return self.gone.get(stale) or self.tables.get(stale) or self.tables[request]
+
+
+class GrowthNotCausal(CacheMistake):
+    name = "new-tokens-not-causal"
+    explanation = "Tokens that come together all read each other, the later ones too."
+    citation = BATCHING
+
+    def read(self, held: list[int], later: int, newest: int) -> list[int]:
+        return self.in_window(held)
+
+
+class CausalFromFirst(CacheMistake):
+    name = "new-tokens-aligned-with-first"
+    explanation = "The causal mask of tokens that come together is aligned with the first cached token instead of the last."
+    citation = BATCHING
+    needs = "grows"
+
+    def read(self, held: list[int], later: int, newest: int) -> list[int]:
+        return self.in_window(held[: newest - later] if newest > 1 else held)
+
+
+class OwnTokenUnread(CacheMistake):
+    name = "own-token-unread"
+    explanation = "A query reads what was cached before its own token, not that token."
+    citation = BATCHING
+
+    def read(self, held: list[int], later: int, newest: int) -> list[int]:
+        return self.in_window(held[: len(held) - later])[:-1]
+
+
+class WindowIgnored(CacheMistake):
+    name = "sliding-window-ignored"
+    explanation = "Queries read all tokens, also those before the sliding window."
+    citation = WINDOW
+    needs = "sliding_window is not None"
+
+    def in_window(self, tokens: list[int]) -> list[int]:
+        return tokens
+
+
+class WindowOneMore(CacheMistake):
+    name = "sliding-window-one-more"
+    explanation = "The sliding window does not count the query's own token: one token too many is read."
+    citation = WINDOW
+    needs = "sliding_window is not None"
+
+    def in_window(self, tokens: list[int]) -> list[int]:
+        return tokens[-self.window - 1 :]
+
+
+class WindowOneLess(CacheMistake):
+    name = "sliding-window-one-less"
+    explanation = "The sliding window counts one token too few."
+    citation = WINDOW
+    needs = "sliding_window is not None"
+
+    def in_window(self, tokens: list[int]) -> list[int]:
+        return tokens[len(tokens) - min(len(tokens), self.window) + 1 :] if len(tokens) >= self.window else tokens
+
+
+class RingOverflows(CacheMistake):
+    name = "ring-overflows"
+    explanation = "A ring of as many slots as the window is long: of tokens that come together the later ones overwrite what the first need."
+    citation = WINDOW
+    needs = "sliding_window is not None"
+
+    def read(self, held: list[int], later: int, newest: int) -> list[int]:
+        ring = self.in_window(held)
+        return ring[: max(len(ring) - later, 0)]
+
+
+class HeadsInterleaved(CacheMistake):
+    name = "heads-interleaved"
+    explanation = "Query head h reads key/value head h % Hkv instead of h // (Hq // Hkv): repeat where repeat_interleave belongs."
+    citation = "Ainslie et al. 2023, arXiv:2305.13245"
+    needs = "1 < g and g < h"
+
+    def keys_of_heads(self, x: Array) -> Array:
+        return np.tile(x, (1, self.q.shape[1] // x.shape[1], 1))
+
+
+class Unscaled(CacheMistake):
+    name = "scale-missing"
+    explanation = "Logits are not scaled."
+    citation = "Vaswani et al. 2017, eq. 1, arXiv:1706.03762"
+
+    def factor(self) -> float:
+        return 1.0
+
+
+class ScaleIgnored(CacheMistake):
+    name = "scale-ignored"
+    explanation = "The scale that is given is ignored: logits are divided by sqrt(D)."
+    citation = "Vaswani et al. 2017, eq. 1, arXiv:1706.03762"
+    needs = "scale is not None"
+
+    def factor(self) -> float:
+        return 1 / sqrt(self.q.shape[2])
