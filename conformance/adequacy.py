@@ -89,7 +89,11 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
-        return None if outputs is None else tuple(output.astype(FORMATS[setting.dtype].dtype) for output in outputs)
+        if outputs is None:
+            return None
+        specs = get_method(suspect.pitfall.methods[0]).signature.outputs
+        kept = [spec.kind == "code" for spec in specs]  # codes are given as what they stand for
+        return tuple(one if code else one.astype(FORMATS[setting.dtype].dtype) for code, one in zip(kept, outputs, strict=False))
 
 
 def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected, ...]) -> bool:

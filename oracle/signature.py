@@ -6,7 +6,8 @@
 * ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
 * ``~(...)`` means "anything that broadcasts to this shape", ``b|1`` an axis that may have size 1 instead;
 * a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit
-  formats keep in float32) or nothing (a float of the call's dtype);
+  formats keep in float32), ``code`` (a number of a format of at most 8 bits, which an option names) or nothing (a float of
+  the call's dtype);
 * a single unnamed output is called ``out``; ``name?`` is an output that an implementation may leave out.
 
 The signature drives validation and its messages, the generation of cases, and the documentation.
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
 _ARRAY = re.compile(
-    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s|]*)$"
+    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|code|float)\s+)?(?P<shape>~\([\w\s]*\)|[\w\s|]*)$"
 )
 
 
@@ -36,7 +37,7 @@ class ArraySpec:
     Attributes:
         name: of the argument or output.
         dims: its dimensions by letter.
-        kind: of its elements: float, bool, int or statistic.
+        kind: of its elements: float, bool, int, code or statistic.
         optional: whether it may be left out, of a call or of what is returned.
         broadcast: whether it may have fewer axes, or axes of size 1.
         loose: dimensions whose axis may have size 1.
@@ -79,7 +80,7 @@ class Signature:
     @property
     def dims(self) -> tuple[str, ...]:
         """All dimension letters in order of appearance."""
-        return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.dims))
+        return tuple(dict.fromkeys(dim for spec in (*self.inputs, *self.outputs) for dim in spec.dims))
 
     def bind(
         self, shapes: Mapping[str, tuple[int, ...]], call: str, derive: Callable[[dict[str, int]], dict[str, int]] = lambda sizes: {}

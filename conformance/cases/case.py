@@ -24,11 +24,13 @@ import numpy as np
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
 from conformance.cases.options import OptionTextError, as_argument, parse_option
 from conformance.cases.values import (
+    CODE_RECIPES,
     CODED_RECIPES,
     DOMAIN_RECIPES,
     FLOAT_RECIPES,
     INTEGER_RECIPES,
     MASK_RECIPES,
+    make_codes,
     make_floats,
     make_integers,
     make_mask,
@@ -36,6 +38,7 @@ from conformance.cases.values import (
 from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import PLAIN_DTYPES, Method
+from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.conditions import holds
 from oracle.domains import index_bound
 from oracle.formats import FORMATS, Format
@@ -65,7 +68,7 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES` or `INTEGER_RECIPES`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES`, `INTEGER_RECIPES` or `CODE_RECIPES`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
@@ -178,7 +181,7 @@ class Case:
     @property
     def consistent(self) -> bool:
         """Whether dimensions and options satisfy the method's conditions."""
-        facts = {**self.options, **self.dims}
+        facts = {**self.specification.given(self.options), **self.dims}
         return self.dims.get("g", 1) > 0 and all(holds(condition, facts) for condition in self.specification.where)
 
     def called_options(self) -> dict[str, Any]:
@@ -244,14 +247,31 @@ class Case:
         """Shape of an output."""
         return tuple(self.dims[dim] for dim in spec.dims)
 
+    def stored_shape(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape in which an output comes: several codes of an output may share a byte."""
+        shape, form = self.output_shape(spec), self.code_format(spec)
+        return shape if form is None else (*shape[:-1], -(-shape[-1] // form.packed))
+
     def output_dtypes(self, spec: ArraySpec) -> tuple[str, ...]:
         """Dtypes in which an output may come, by name."""
+        form = self.code_format(spec)
+        if form is not None:
+            return (form.name,) if form.name == "int8" else ("uint8",) if form.packed > 1 else (form.name, "uint8")
         return tuple(sorted({self.dtype, self.storage(spec).name}))
 
     def storage(self, spec: ArraySpec) -> Format:
         """Format in which an array of floats is stored."""
+        if spec.kind == "code":
+            return FORMATS["float64"]  # in which all that codes stand for is exact
         form = FORMATS[self.dtype]
         return FORMATS["float32"] if spec.kind == "statistic" and form.is_half else form
+
+    def code_format(self, spec: ArraySpec) -> CodeFormat | None:
+        """The format of an array of codes; None for other arrays."""
+        method = self.specification
+        if spec.kind != "code" or method.coding is None:
+            return None
+        return CODE_FORMATS[method.coding(method.given(self.options))[spec.name]]
 
     def _spec(self, name: str) -> ArraySpec:
         return next(spec for spec in self.specification.signature.inputs if spec.name == name)
@@ -262,6 +282,8 @@ class Case:
             return make_mask(recipe.recipe, recipe.seed, shape)
         if spec.kind == "int":
             return make_integers(recipe.recipe, recipe.seed, shape, index_bound(self.specification.domains[name], self.dims))
+        if (form := self.code_format(spec)) is not None:
+            return make_codes(recipe.recipe, recipe.seed, shape, form)
         return make_floats(recipe.recipe, recipe.seed, recipe.gain, shape, self.storage(spec))
 
     def _garbage(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
@@ -273,7 +295,7 @@ class Case:
 
 def plainest(method: Method, spec: ArraySpec) -> str:
     """The plainest recipe of an array that holds something."""
-    return {"bool": "random", "int": "integers"}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
+    return {"bool": "random", "int": "integers", "code": "codes"}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
 
 
 def condition_names(method: Method) -> dict[str, str]:
@@ -371,7 +393,7 @@ def _parse_recipe(word: str, text: str) -> ArrayRecipe:
     match = _RECIPE.match(text)
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
-    known = list(dict.fromkeys([*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES, *INTEGER_RECIPES]))
+    known = list(dict.fromkeys([*FLOAT_RECIPES, *CODED_RECIPES, *MASK_RECIPES, *INTEGER_RECIPES, *CODE_RECIPES]))
     if match["recipe"] not in known:
         raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")
     layout = match["layout"] or "contiguous"

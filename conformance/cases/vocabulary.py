@@ -8,7 +8,7 @@ from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["INTEGERS", "MASKS", "PRESENCE", "SEEDS", "SIZES", "vocabulary"]
+__all__ = ["CODES", "INTEGERS", "MASKS", "PRESENCE", "SEEDS", "SIZES", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -47,13 +47,14 @@ GAINS = {
     "lses": (1.0, 10.0, 100.0),
 }
 # How often an optional array is passed, by its kind.
-PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic"), (False, True))
+PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic", "code"), (False, True))
 # Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
 SEEDS = range(1000)
 MASKS = (
     "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
     "checkerboard", "empty_rows", "blocks", "full", "empty",
 )  # fmt: skip
+CODES = ("codes", "codes", "codes", "largest", "index", "zeros")
 INTEGERS = ("integers", "distinct", "distinct", "zeros", "last")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
@@ -106,11 +107,17 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
         (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
     ),
+    # Every code counts, so plain numbers tell most; then zeros that share a scale, numbers halfway between codes, and tiny ones.
+    ("quantize", "x"): (
+        ("normal",) * 4 + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+    ),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
 SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
+    **dict.fromkeys([("quantize", "block_size"), ("dequantize", "block_size")], (4, 2, 3, 16, 5, 8, 64, 1, 32)),
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
     ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
     ("native_sparse_attention", "compress_block"): (2, 4, 1, 2, 4, 8, 6, 3, 16),

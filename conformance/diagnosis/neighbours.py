@@ -11,7 +11,7 @@ from conformance.cases.case import ArrayRecipe, Case, plainest
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
-from conformance.cases.values import DOMAIN_RECIPES, INTEGER_RECIPES
+from conformance.cases.values import CODE_RECIPES, DOMAIN_RECIPES, INTEGER_RECIPES
 from conformance.registry import Implementation, Tunable
 from oracle.catalogue import PLAIN_DTYPES
 
@@ -133,11 +133,11 @@ def _values(case: Case, name: str) -> Iterator[Case]:
     if recipe.garbage:
         yield _with(case, name, garbage="")
     method = case.specification
-    recipes = {"bool": MASKS, "int": tuple(INTEGER_RECIPES)}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
+    recipes = {"bool": MASKS, "int": tuple(INTEGER_RECIPES), "code": tuple(CODE_RECIPES)}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
     for other in recipes:
         if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)
-    if spec.kind not in PLAIN_DTYPES and name not in method.domains:
+    if spec.kind not in (*PLAIN_DTYPES, "code") and name not in method.domains:
         for gain in dict.fromkeys((1.0, recipe.gain * 10, recipe.gain / 10, recipe.gain / 2)):
             if gain != recipe.gain:
                 yield _with(case, name, gain=gain)
