@@ -1,6 +1,21 @@
 """The oracle: the exact meaning of every attention method, written once in plain NumPy and read in several ways."""
 
-from oracle import dense, differential, gated, gated_delta, latent, linear, low_rank, native_sparse, polynomial, quantisation, random_features, sparse  # noqa: F401  (they declare their methods)
+from oracle import (  # noqa: F401  (they declare their methods)
+    dense,
+    differential,
+    gated,
+    gated_delta,
+    latent,
+    linear,
+    low_precision,
+    low_rank,
+    microscaling,
+    native_sparse,
+    polynomial,
+    quantisation,
+    random_features,
+    sparse,
+)
 from oracle.catalogue import METHODS, Method, OptionError, get_method, method
 from oracle.dense import attention, attention_with_lse, merge_attention_states
 from oracle.signature import ShapeError

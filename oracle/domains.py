@@ -1,7 +1,7 @@
 """Domains: which values the elements of an array may have, where the method restricts them.
 
 ``log-gate``: at most 0, the logarithm of a decay; ``fraction``: from 0 to 1; ``decay``: above 0, at most 1; ``scale``: a finite number
-above 0; ``index m``: an integer of at least 0 and below the dimension m.
+above 0; ``sign``: 1 or -1; ``index m``: an integer of at least 0 and below the dimension m.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ DOMAINS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "log-gate": ("at most 0", lambda x: x <= 0),
     "fraction": ("from 0 to 1", lambda x: (x >= 0) & (x <= 1)),
     "scale": ("a finite number above 0", lambda x: np.isfinite(x) & (x > 0)),
+    "sign": ("1 or -1", lambda x: np.abs(x) == 1),
     "decay": ("above 0 and at most 1", lambda x: (x > 0) & (x <= 1)),
 }
 

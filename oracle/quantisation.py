@@ -17,6 +17,7 @@ import numpy as np
 
 from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS, CodeFormat
+from oracle.options import Kind
 from oracle.readings.features import values_of
 from oracle.readings.quantised import divided, largest_magnitude, quantised
 
@@ -26,7 +27,7 @@ Array = Any  # an ndarray of floats or balls, or a Bounded: whatever the reading
 
 FORMATS = ("int8", "float8_e4m3fn", "float8_e5m2")
 GRANULARITIES = ("token", "tensor", "channel", "block")
-OPTIONS = {"format": FORMATS, "granularity": GRANULARITIES, "block_size": "size"}
+OPTIONS: dict[str, Kind] = {"format": FORMATS, "granularity": GRANULARITIES, "block_size": "size"}
 
 # Scales have as many axes as what they scale, those that share one with size 1.
 SHARED = {

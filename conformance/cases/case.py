@@ -181,7 +181,7 @@ class Case:
     @property
     def consistent(self) -> bool:
         """Whether dimensions and options satisfy the method's conditions."""
-        facts = {**self.specification.given(self.options), **self.dims}
+        facts = {**dict.fromkeys(self.arrays, True), **self.specification.given(self.options), **self.dims}
         return self.dims.get("g", 1) > 0 and all(holds(condition, facts) for condition in self.specification.where)
 
     def called_options(self) -> dict[str, Any]:
@@ -295,7 +295,8 @@ class Case:
 
 def plainest(method: Method, spec: ArraySpec) -> str:
     """The plainest recipe of an array that holds something."""
-    return {"bool": "random", "int": "integers", "code": "codes"}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
+    of_kind = {"bool": "random", "int": "integers", "code": "codes"}
+    return of_kind.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
 
 
 def condition_names(method: Method) -> dict[str, str]:

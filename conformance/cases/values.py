@@ -198,6 +198,16 @@ def small_scales(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     return 2.0 ** rng.uniform(-20.0, -12.0, shape)
 
 
+def coins(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 or -1, at random."""
+    return rng.choice([-1.0, 1.0], shape)
+
+
+def parities(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 and -1 in turn."""
+    return np.broadcast_to(1.0 - 2.0 * (np.arange(shape[-1]) % 2), shape).copy()
+
+
 def halves(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Odd multiples of a half: halfway between two integers."""
     return rng.integers(-12, 12, shape) + 0.5
@@ -229,7 +239,7 @@ def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 _MAKERS: tuple[Maker, ...] = (
     normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
     empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
-    scales, powers, small_scales, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
+    scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
@@ -238,6 +248,7 @@ DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "log-gate": ("log_gates", "log_gates", "slow_gates", "zeros", "strong_gates", "mixed_gates"),
     "fraction": ("fractions", "fractions", "ones", "zeros", "corners"),
     "scale": ("scales", "scales", "powers", "ones", "small_scales"),
+    "sign": ("coins", "coins", "ones", "parities"),
     "decay": ("decays", "short_decays", "ones"),
 }
 

@@ -109,7 +109,8 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ),
     # Every code counts, so plain numbers tell most; then zeros that share a scale, numbers halfway between codes, and tiny ones.
     ("quantize", "x"): (
-        ("normal",) * 4 + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
+        ("normal",) * 4
+        + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
         (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
     ),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),

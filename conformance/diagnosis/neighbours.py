@@ -133,7 +133,8 @@ def _values(case: Case, name: str) -> Iterator[Case]:
     if recipe.garbage:
         yield _with(case, name, garbage="")
     method = case.specification
-    recipes = {"bool": MASKS, "int": tuple(INTEGER_RECIPES), "code": tuple(CODE_RECIPES)}.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
+    of_kind = {"bool": MASKS, "int": tuple(INTEGER_RECIPES), "code": tuple(CODE_RECIPES)}
+    recipes = of_kind.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(name, ""), FLOATS)
     for other in recipes:
         if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)

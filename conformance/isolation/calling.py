@@ -257,8 +257,9 @@ class Caller:
                 inputs_changed=changed,
                 state_changed=state,
             )
+        outputs = (self._output(facts, wanted) for facts, wanted in zip(report["outputs"], call["outputs"], strict=False))
         return Response(
-            outputs=tuple(self._decoded(self._output(facts, wanted), self._case) for facts, wanted in zip(report["outputs"], call["outputs"], strict=False)),
+            outputs=tuple(self._decoded(output, self._case) for output in outputs),
             count=int(report["count"]),
             changed_later=bool(report["changed_later"]),
             changed_earlier=bool(report.get("changed_earlier")),

@@ -95,9 +95,7 @@ def _to_odd(x: Array) -> Array:
     return np.where(toward == x, toward, (toward.view(np.uint32) | np.uint32(1)).view(np.float32))
 
 
-@register(
-    "dequantize", backend="numpy", name="numpy.dequantize", dtypes=DTYPES, description="a table of the numbers of all codes"
-)
+@register("dequantize", backend="numpy", name="numpy.dequantize", dtypes=DTYPES, description="a table of the numbers of all codes")
 def dequantize(
     codes: Array,
     scales: Array,

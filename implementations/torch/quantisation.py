@@ -45,7 +45,8 @@ def scales_of(x: Tensor, form: str, granularity: str, block_size: int) -> Tensor
     if granularity == "block":
         blocks = -(-x.shape[2] // block_size)
         padded = pad(x, (0, 0, 0, blocks * block_size - x.shape[2])).reshape(*x.shape[:2], blocks, block_size * x.shape[3])
-        amax = torch.linalg.vector_norm(padded, torch.inf, dim=3, keepdim=True) if padded.numel() else padded.new_zeros(*padded.shape[:3], 1)
+        some = padded.numel() > 0
+        amax = torch.linalg.vector_norm(padded, torch.inf, dim=3, keepdim=True) if some else padded.new_zeros(*padded.shape[:3], 1)
     else:
         dims = {"tensor": (0, 1, 2, 3), "token": (3,), "channel": (2,)}[granularity]
         shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]

@@ -18,7 +18,7 @@ from oracle.readings.bounded import Bounded
 from oracle.readings.features import values_of
 from oracle.readings.perturbed import Perturbed
 
-__all__ = ["Stepped", "divided", "exponent_of", "largest_magnitude", "power_of_two", "quantised"]
+__all__ = ["Stepped", "divided", "exactly", "exponent_of", "largest_magnitude", "power_of_two", "quantised"]
 
 
 class Stepped(Bounded):
@@ -95,6 +95,15 @@ def largest_magnitude(x: Any, axes: tuple[int, ...]) -> Any:
     for axis in axes:
         magnitude = np.max(magnitude, axis=axis, keepdims=True)
     return magnitude
+
+
+def exactly(x: np.ndarray, like: Any) -> Any:
+    """Numbers without error in the reading of another array."""
+    if isinstance(like, Bounded):
+        return Bounded(x, np.zeros(()), like.contract)
+    if isinstance(like, Perturbed):
+        return Perturbed.exact(x, like.noise)
+    return balls(x) if is_balls(like) else x
 
 
 def exponent_of(x: np.ndarray) -> np.ndarray:
