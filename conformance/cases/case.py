@@ -233,6 +233,7 @@ class Case:
             name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe=plainest(self.specification, self._spec(name)))
             for name, recipe in arrays.items()
         }
+        alike = replace(self, arrays=dict(arrays), warm=False, calls=0, earlier=())
         optional = [spec for spec in self.specification.signature.optional if spec.name in options]
         if optional:
             choice = zlib.crc32(str(self).encode())  # stable, as hash() is not from run to run
@@ -241,7 +242,8 @@ class Case:
                 del arrays[spec.name]
             elif spec.name not in arrays:
                 arrays[spec.name] = ArrayRecipe(plainest(self.specification, spec))
-        return replace(self, arrays=arrays, warm=False, calls=0, earlier=())
+        other = replace(alike, arrays=arrays)
+        return other if other.consistent else alike
 
     def output_shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of an output."""

@@ -113,11 +113,29 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
         (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
     ),
+    ("quantize_microscaling", "x"): (
+        ("normal",) * 4
+        + ("spread", "sparse", "uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "equal", "ones"),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+    ),
+    # The quantum of a block of keys follows their largest: with a gain, most logits are rounding of codes.
+    **dict.fromkeys(
+        [("fp8_attention", "k"), ("sage_attention", "k")],
+        (("normal",) * 3 + ("outlier_columns", "uneven_rows", "zero_rows", *ROWS), (1.0, 1.0, 1.0, 0.3, 3.0)),
+    ),
+    **dict.fromkeys(
+        [("fp8_attention", "q"), ("sage_attention", "q")],
+        ((*RECIPES["q"], "outlier_columns", "uneven_rows", "zero_rows"), (1.0, 1.0, 1.0, 3.0, 10.0, 0.3, 0.01, 30.0, 1e-30)),
+    ),
+    ("fp8_attention", "v"): ((*RECIPES["v"], "uneven_rows", "zero_rows"), GAINS["v"]),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
 SIZES: dict[tuple[str, str], tuple[int | float | None, ...]] = {
+    **dict.fromkeys([("fp8_attention", "query_block"), ("fp8_attention", "key_block")], (4, 2, 16, 3, 8, 64, 5, 1, 32)),
+    ("sage_attention", "query_block"): (4, 2, 16, 3, 8, 64, 5, 1, 32),
+    ("sage_attention", "key_block"): (16, 4, 16, 32, 3, 8, 64, 16, 5),
     **dict.fromkeys([("quantize", "block_size"), ("dequantize", "block_size")], (4, 2, 3, 16, 5, 8, 64, 1, 32)),
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
     ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),

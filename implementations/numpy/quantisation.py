@@ -16,7 +16,7 @@ from conformance.registry import block_sizes
 from implementations.numpy.logits import working_dtype
 from implementations.tiling import tiles
 
-__all__ = ["dequantize", "float8_bits", "quantize"]
+__all__ = ["dequantize", "float8_bits", "quantize", "to_odd"]
 
 Array = Any  # an ndarray, of a dtype of ml_dtypes perhaps
 
@@ -82,11 +82,11 @@ def quantize(
         if format == "int8":
             codes[:, :, rows] = np.clip(np.rint(quotient), -127, 127)
         else:
-            codes[:, :, rows] = float8_bits(_to_odd(quotient), format)
+            codes[:, :, rows] = float8_bits(to_odd(quotient), format)
     return codes, scales.copy()
 
 
-def _to_odd(x: Array) -> Array:
+def to_odd(x: Array) -> Array:
     """Float64 as float32 whose last bit is set where anything was cut off, so that rounding once more rounds as if at once."""
     if x.dtype == np.float32:
         return np.ascontiguousarray(x)
