@@ -94,8 +94,12 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         setting = replace(setting, tunables={**setting.tunables, **tiles})
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
-        form = FORMATS[setting.dtype].dtype
-        return None if outputs is None else tuple(one if one.dtype.kind in EXACT_KINDS else one.astype(form) for one in outputs)
+        if outputs is None:
+            return None
+        form, specs = FORMATS[setting.dtype].dtype, get_method(suspect.pitfall.methods[0]).signature.outputs
+        # Integers are exact, and codes are given as what they stand for.
+        kept = [spec.kind == "code" or one.dtype.kind in EXACT_KINDS for spec, one in zip(specs, outputs, strict=False)]
+        return tuple(one if exact else one.astype(form) for exact, one in zip(kept, outputs, strict=False))
 
 
 def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected, ...]) -> bool:

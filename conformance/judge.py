@@ -210,7 +210,7 @@ class Judge:
             number = str(least) if least == len(names) else f"{least} to {len(names)}"
             return Finding("type", case, f"returned {response.count} outputs, but should return {number}: ({wanted})")
         for spec, output in zip(names, response.outputs, strict=False):
-            shape, dtypes = case.output_shape(spec), case.output_dtypes(spec)
+            shape, dtypes = case.stored_shape(spec), case.output_dtypes(spec)
             arrays = "torch.Tensor" if self.implementation.backend == "torch" else "numpy.ndarray"
             if output.type is not None:
                 return Finding("type", case, f"{spec.name} is a {output.type}, but should be a {arrays}")

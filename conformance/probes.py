@@ -226,7 +226,32 @@ LATENT_PROBES = (
     "b=2 l=5 s=33 h=3 d=8 r=4 c=6 e=5 q_nope=normal(0) q_rope=normal(1) c_kv=normal(2) k_rope=normal(3) w_uk=normal(4) w_uv=normal(5)",
     "b=2 l=5 s=33 h=4 d=6 r=4 c=6 e=6 q_nope=normal(0) q_rope=normal(1) c_kv=normal(2) k_rope=normal(3) w_uk=normal(4) w_uv=normal(5)",
 )
+# Numbers halfway between codes, which only a scale that is a power of two leaves there; zeros that share a scale; ragged blocks; what is
+# too large for given scales.
+EIGHT_BITS = ("int8", "float8_e4m3fn", "float8_e5m2")
+QUANTIZE_PROBES = (
+    *(f"l=9 d=16 format={form} granularity=tensor x=halves(0) scales=powers(3)" for form in EIGHT_BITS),
+    *(f"l=9 d=32 format={form} granularity=token x=normal(0) scales=small_scales(0)" for form in EIGHT_BITS),
+    *(f"b=2 h=3 l=37 d=8 block_size=16 format={form} granularity=block x=uneven_rows(0)" for form in EIGHT_BITS),
+    *(f"b=2 h=3 l=17 d=16 format={form} granularity={shared} x=normal(1)" for form in EIGHT_BITS for shared in ("token", "channel")),
+    *(f"b=2 h=3 l=17 d=16 format={form} granularity=tensor x=normal(2)" for form in EIGHT_BITS),
+    *(f"l=12 d=5 granularity={shared} block_size=3 x=zeros(0)" for shared in ("token", "channel", "tensor", "block")),
+    *(f"l=24 d=5 format={form} granularity={shared} block_size=3 x=zero_rows(2)" for form in EIGHT_BITS for shared in ("token", "block")),
+    "l=9 d=16 granularity=channel x=zero_columns(0)",
+    "l=9 d=16 granularity=token x=normal(0)*1e-30",
+    "l=65 d=64 granularity=block x=outlier_columns(0)",
+)
+DEQUANTIZE_PROBES = (
+    *(f"b=2 h=3 l=37 d=8 block_size=16 format={form} granularity=block codes=codes(0) scales=scales(1)" for form in EIGHT_BITS),
+    *(
+        f"b=2 h=3 l=17 d=16 format={form} granularity={shared} codes=codes(0) scales=scales(1)"
+        for form in EIGHT_BITS
+        for shared in ("token", "channel", "tensor")
+    ),
+    "l=12 d=5 granularity=block block_size=5 codes=index(0) scales=ones(0)",
+)
 PROBES = {
+    "quantize": QUANTIZE_PROBES, "dequantize": DEQUANTIZE_PROBES,
     **dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES, **LINEAR_PROBES,
     "native_sparse_attention": NATIVE_SPARSE_PROBES, "differential_attention": DIFFERENTIAL_PROBES, "latent_attention": LATENT_PROBES,
 }  # fmt: skip

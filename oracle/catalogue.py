@@ -53,6 +53,7 @@ class Method:
         decisions: dimensions of the rows in which a discrete decision is made, each by itself; () for methods without one. See
             `oracle.readings.decisions`.
         cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
+        coding: from the options to the formats of its arrays of kind ``code``, by name; see `oracle.codes`. None where it has none.
         contracting: whether its recurrence forgets errors, which the running bound cannot see: the budget may then be the
             perturbed reading's; see `oracle.readings.perturbed`.
         subject: what implements it: ``function``, or ``cache`` for a class that keeps keys and values; see docs/caches.md.
@@ -80,6 +81,7 @@ class Method:
     hiding: tuple[str, ...] = ("k", "v")
     subject: str = "function"
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None
+    coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
 
     @property
     def summary(self) -> str:
@@ -118,6 +120,11 @@ class Method:
         """Default of an option."""
         return inspect.signature(self.spec).parameters[option].default
 
+    def given(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a call, with their defaults where it leaves them out."""
+        defaults = {name: self.default(name) for name in self.options if name not in self.required_keywords}
+        return {**defaults, **{name: value for name, value in options.items() if value is not None}}
+
     def check(self, arguments: Mapping[str, Any]) -> dict[str, int]:
         """Validate arrays and options by name.
 
@@ -137,7 +144,7 @@ class Method:
         sizes = self.signature.bind(shapes, self.name, lambda sizes: self.derive(sizes, arguments))
         self._check_elements(arguments, sizes)
         for condition, words in self.where.items():
-            if 0 in (sizes[dim] for dim in ("g",) if dim in sizes) or not holds(condition, {**arguments, **sizes}):
+            if 0 in (sizes[dim] for dim in ("g",) if dim in sizes) or not holds(condition, {**self.given(arguments), **sizes}):
                 given = ", ".join(f"{dim}={size}" for dim, size in sizes.items())
                 raise ShapeError(f"{given}, but should satisfy {condition}: {words} [{self.name}]")
         for name, kind in self.options.items():
@@ -153,9 +160,8 @@ class Method:
 
     def derive(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of the dimensions that follow from others and from options."""
-        return {
-            dim: rule(options) if callable(rule) else int(evaluate(rule, {**options, **sizes})) for dim, rule in self.derived.items()
-        }
+        given = self.given(options)
+        return {dim: rule(options) if callable(rule) else int(evaluate(rule, {**given, **sizes})) for dim, rule in self.derived.items()}
 
     def _check_options(self, arguments: Mapping[str, Any]) -> None:
         for name, kind in self.options.items():
@@ -223,6 +229,7 @@ def method(
     hiding: tuple[str, ...] = ("k", "v"),
     subject: str = "function",
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None,
+    coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -235,7 +242,7 @@ def method(
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
             derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
-            foreign, hiding, subject, in_words,
+            foreign, hiding, subject, in_words, coding,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

@@ -1,8 +1,9 @@
 """Domains: which values the elements of an array may have, where the method restricts them.
 
-Of floats: ``log-gate``: at most 0, the logarithm of a decay; ``fraction``: from 0 to 1; ``decay``: above 0, at most 1; ``finite``: a
-finite number; ``nonnegative``: a finite one of at least 0; ``uniform``: at least 0 and below 1, as a generator of random numbers
-gives them; ``probability``: from 0 to 1, and rows of the last axis add up to 1 as far as their dtype can tell.
+Of floats: ``log-gate``: at most 0, the logarithm of a decay; ``fraction``: from 0 to 1; ``decay``: above 0, at most 1; ``scale``: a
+finite number above 0; ``sign``: 1 or -1; ``finite``: a finite number; ``nonnegative``: a finite one of at least 0; ``uniform``: at
+least 0 and below 1, as a generator of random numbers gives them; ``probability``: from 0 to 1, and rows of the last axis add up to 1
+as far as their dtype can tell.
 
 Of integers, with the names of dimensions and of other arrays as parameters:
 
@@ -30,6 +31,8 @@ __all__ = ["DOMAINS", "LAST_POSITION", "check_domain", "repeats", "used_blocks"]
 DOMAINS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "log-gate": ("at most 0", lambda x: x <= 0),
     "fraction": ("from 0 to 1", lambda x: (x >= 0) & (x <= 1)),
+    "scale": ("a finite number above 0", lambda x: np.isfinite(x) & (x > 0)),
+    "sign": ("1 or -1", lambda x: np.abs(x) == 1),
     "decay": ("above 0 and at most 1", lambda x: (x > 0) & (x <= 1)),
     "finite": ("a finite number", np.isfinite),
     "nonnegative": ("a finite number of at least 0", lambda x: np.isfinite(x) & (x >= 0)),

@@ -6,7 +6,8 @@
 * ``name?`` is an optional keyword argument, a bare ``name`` a required positional one;
 * ``~(...)`` means "anything that broadcasts to this shape", ``b|1`` an axis that may have size 1 instead;
 * a word before the shape is the kind of its elements: ``bool``, ``int``, ``statistic`` (a float that kernels of 16-bit
-  formats keep in float32) or nothing (a float of the call's dtype); outputs of ints come in int32 or int64 and have no tolerance;
+  formats keep in float32), ``code`` (a number of a format of at most 8 bits, which an option names) or nothing (a float of
+  the call's dtype); outputs of ints come in int32 or int64 and have no tolerance;
 * no letter at all is a single number: ``loss: statistic``;
 * a single unnamed output is called ``out``; ``name?`` is an output that an implementation may leave out.
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
 _ARRAY = re.compile(
-    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|float)(?:\s+|$))?(?P<shape>~\([\w\s]*\)|[\w\s|]*)$"
+    r"^(?:(?P<name>\w+)(?P<optional>\?)?\s*:\s*)?(?:(?P<kind>bool|int|statistic|code|float)(?:\s+|$))?(?P<shape>~\([\w\s]*\)|[\w\s|]*)$"
 )
 
 
@@ -37,7 +38,7 @@ class ArraySpec:
     Attributes:
         name: of the argument or output.
         dims: its dimensions by letter.
-        kind: of its elements: float, bool, int or statistic.
+        kind: of its elements: float, bool, int, code or statistic.
         optional: whether it may be left out, of a call or of what is returned.
         broadcast: whether it may have fewer axes, or axes of size 1.
         loose: dimensions whose axis may have size 1.

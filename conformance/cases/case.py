@@ -26,16 +26,19 @@ from conformance.cases.integers import make_integers, recipes_of_integers, relat
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
 from conformance.cases.options import OptionTextError, as_argument, parse_option
 from conformance.cases.values import (
+    CODE_RECIPES,
     CODED_RECIPES,
     DOMAIN_RECIPES,
     FLOAT_RECIPES,
     MASK_RECIPES,
+    make_codes,
     make_floats,
     make_mask,
 )  # fmt: skip
 from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import PLAIN_DTYPES, Method
+from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.conditions import evaluate, holds
 from oracle.domains import repeats
 from oracle.formats import FORMATS, Format
@@ -68,7 +71,7 @@ class ArrayRecipe:
     """How one array is made.
 
     Attributes:
-        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES` or `recipes_of_integers`.
+        recipe: name in `FLOAT_RECIPES`, `CODED_RECIPES`, `MASK_RECIPES`, `CODE_RECIPES` or `recipes_of_integers`.
         seed: of its random numbers.
         axes: a dimension's letter or "1" for every axis; None for the full shape.
         gain: factor.
@@ -191,7 +194,7 @@ class Case:
     @property
     def consistent(self) -> bool:
         """Whether dimensions and options satisfy the method's conditions."""
-        facts = {**self.options, **self.dims}
+        facts = {**dict.fromkeys(self.arrays, True), **self.specification.given(self.options), **self.dims}
         return self.dims.get("g", 1) > 0 and all(holds(condition, facts) for condition in self.specification.where)
 
     def called_options(self) -> dict[str, Any]:
@@ -258,6 +261,7 @@ class Case:
             name: recipe if recipe.recipe != "zeros" else replace(recipe, recipe=plainest(self.specification, self._spec(name)))
             for name, recipe in arrays.items()
         }
+        alike = replace(self, arrays=dict(arrays), warm=False, calls=0, earlier=())
         optional = [spec for spec in self.specification.signature.optional if spec.name in options]
         if optional:
             choice = zlib.crc32(str(self).encode())  # stable, as hash() is not from run to run
@@ -266,16 +270,25 @@ class Case:
                 del arrays[spec.name]
             elif spec.name not in arrays:
                 arrays[spec.name] = ArrayRecipe(plainest(self.specification, spec))
-        return replace(self, arrays=arrays, warm=False, calls=0, earlier=())
+        other = replace(alike, arrays=arrays)
+        return other if other.consistent else alike
 
     def output_shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of an output."""
         return tuple(self.dims[dim] for dim in spec.dims)
 
+    def stored_shape(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape in which an output comes: several codes of an output may share a byte."""
+        shape, form = self.output_shape(spec), self.code_format(spec)
+        return shape if form is None else (*shape[:-1], -(-shape[-1] // form.packed))
+
     def output_dtypes(self, spec: ArraySpec) -> tuple[str, ...]:
         """Dtypes in which an output may come, by name."""
         if spec.kind in EXACT_DTYPES:
             return EXACT_DTYPES[spec.kind]
+        form = self.code_format(spec)
+        if form is not None:
+            return (form.name,) if form.name == "int8" else ("uint8",) if form.packed > 1 else (form.name, "uint8")
         return tuple(sorted({self.dtype, self.storage(spec).name}))
 
     def output_dtype(self, spec: ArraySpec) -> Format | str:
@@ -284,8 +297,17 @@ class Case:
 
     def storage(self, spec: ArraySpec) -> Format:
         """Format in which an array of floats is stored."""
+        if spec.kind == "code":
+            return FORMATS["float64"]  # in which all that codes stand for is exact
         form = FORMATS[self.dtype]
         return FORMATS["float32"] if spec.kind == "statistic" and form.is_half else form
+
+    def code_format(self, spec: ArraySpec) -> CodeFormat | None:
+        """The format of an array of codes; None for other arrays."""
+        method = self.specification
+        if spec.kind != "code" or method.coding is None:
+            return None
+        return CODE_FORMATS[method.coding(method.given(self.options))[spec.name]]
 
     def _spec(self, name: str) -> ArraySpec:
         return next(spec for spec in self.specification.signature.inputs if spec.name == name)
@@ -297,6 +319,8 @@ class Case:
         if spec.kind == "int":
             others = tuple(made[other] for other in related(method, name))
             return make_integers(recipe.recipe, recipe.seed, shape, method.domains[name], self.dims, others)
+        if (form := self.code_format(spec)) is not None:
+            return make_codes(recipe.recipe, recipe.seed, shape, form)
         return make_floats(recipe.recipe, recipe.seed, recipe.gain, shape, self.storage(spec))
 
     def _huge(self, recipe: ArrayRecipe, name: str) -> np.ndarray:
@@ -308,7 +332,8 @@ def plainest(method: Method, spec: ArraySpec) -> str:
     """The plainest recipe of an array that holds something."""
     if spec.kind == "int":
         return recipes_of_integers(method.domains[spec.name])[0]
-    return "random" if spec.kind == "bool" else DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
+    of_kind = {"bool": "random", "code": "codes"}
+    return of_kind.get(spec.kind) or DOMAIN_RECIPES.get(method.domains.get(spec.name, ""), ("normal",))[0]
 
 
 def condition_names(method: Method) -> dict[str, str]:
@@ -409,7 +434,7 @@ def _parse_recipe(word: str, text: str, method: Method, name: str) -> ArrayRecip
     if match is None:
         raise CaseError(f"case part {word!r}, but should look like name=recipe(seed)[axes]*gain!garbage@layout")
     kind = next(spec.kind for spec in method.signature.inputs if spec.name == name)
-    known = {"bool": list(MASK_RECIPES), "int": []}.get(kind, [*FLOAT_RECIPES, *CODED_RECIPES])
+    known = {"bool": list(MASK_RECIPES), "code": list(CODE_RECIPES), "int": []}.get(kind, [*FLOAT_RECIPES, *CODED_RECIPES])
     known += recipes_of_integers(method.domains[name]) if kind == "int" else []
     if match["recipe"] not in known:
         raise CaseError(f"case part {word!r}, but its recipe should be one of {', '.join(known)}")

@@ -63,5 +63,7 @@ def lay_out(values: np.ndarray, layout: str, repeated: int | None) -> tuple[np.n
 
 
 def _gaps(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    # A gap of integers holds one that no array has so many elements for.
+    # A gap of integers holds one that no array has so many elements for; one of bytes, the code of NaN where there is one.
+    if dtype.itemsize == 1 and dtype.kind != "b":
+        return np.full(shape, 0x7F, dtype=np.uint8).view(dtype)
     return np.full(shape, {"b": True, "i": 2**40}.get(dtype.kind, np.nan), dtype=dtype)

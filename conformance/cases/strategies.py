@@ -19,7 +19,7 @@ from conformance.cases.case import ArrayRecipe, Case
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import Choose, draw_option
 from conformance.cases.shapes import COMMON_TILES, Stage, dimensions
-from conformance.cases.vocabulary import MASKS, PRESENCE, SEEDS, SIZES, integers, vocabulary
+from conformance.cases.vocabulary import CODES, MASKS, PRESENCE, SEEDS, SIZES, integers, vocabulary
 from conformance.errors import UsageError
 from conformance.registry import Implementation, Tunable
 from oracle import get_method
@@ -125,6 +125,8 @@ def _array(choose: Choose, method: Method, spec: ArraySpec, plain: bool) -> Arra
         return ArrayRecipe(recipe, seed, axes, layout=layout)
     if spec.kind == "int":
         return ArrayRecipe(choose(integers(method, spec)), seed, axes, layout=layout)
+    if spec.kind == "code":
+        return ArrayRecipe("codes" if plain else choose(CODES), seed, axes, layout=layout)
     recipes, gains = vocabulary(method, spec)
     if plain:
         return ArrayRecipe(recipes[0], seed, axes, gains[0], layout=layout)

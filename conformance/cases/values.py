@@ -11,10 +11,12 @@ from math import prod
 
 import numpy as np
 
+from oracle.codes import CodeFormat
 from oracle.formats import Format
 
 __all__ = [
-    "CODED_RECIPES", "DOMAIN_RECIPES", "FLOAT_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_floats", "make_mask",
+    "CODED_RECIPES", "CODE_RECIPES", "DOMAIN_RECIPES", "FLOAT_RECIPES", "MASK_RECIPES", "SELECTING_GAIN", "make_codes", "make_floats",
+    "make_mask",
 ]  # fmt: skip
 
 Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -256,11 +258,65 @@ def large_counts(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     return 128.0 + rng.integers(0, 3, shape)
 
 
+def scales(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Scales under which some normal numbers are too large for int8 and for float8 e4m3."""
+    return 2.0 ** rng.uniform(-9.0, -4.0, shape)
+
+
+def powers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Powers of two: dividing by them is exact, and meets numbers halfway between two codes."""
+    return 2.0 ** -rng.integers(2, 8, shape).astype(np.float64)
+
+
+def small_scales(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Scales under which nearly all normal numbers are too large for every format of 8 bits."""
+    return 2.0 ** rng.uniform(-20.0, -12.0, shape)
+
+
+def coins(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 or -1, at random."""
+    return rng.choice([-1.0, 1.0], shape)
+
+
+def parities(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """1 and -1 in turn."""
+    return np.broadcast_to(1.0 - 2.0 * (np.arange(shape[-1]) % 2), shape).copy()
+
+
+def halves(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Odd multiples of a half: halfway between two integers."""
+    return rng.integers(-12, 12, shape) + 0.5
+
+
+def zero_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal, with many rows of zeros, often several in a row."""
+    hidden = np.repeat(rng.random(-(-_length(shape) // 3)) < 0.5, 3)[: _length(shape)]
+    return np.where(_along(shape, hidden), 0.0, rng.standard_normal(shape))
+
+
+def zero_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal, with columns of zeros."""
+    return rng.standard_normal(shape) * (rng.random(shape[-1:]) < 0.6)
+
+
+def uneven_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows whose magnitudes differ by up to two decades."""
+    return rng.standard_normal(shape) * _along(shape, 10.0 ** rng.uniform(-1.5, 0.5, _length(shape)))
+
+
+def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """One column stands out and has a mean far from zero, as channels of keys do."""
+    column = np.zeros(shape[-1:])
+    column[rng.integers(max(shape[-1], 1)) if shape[-1] else slice(0)] = 6.0
+    return rng.standard_normal(shape) + column
+
+
 _MAKERS: tuple[Maker, ...] = (
     normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
     empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
     levels, alike, near_ties, uniforms, coarse_uniforms, distributions, peaked_distributions, sparse_distributions,
     coarse_distributions, even_distributions, certain_distributions, counts, large_counts,
+    scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
@@ -268,6 +324,8 @@ FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "log-gate": ("log_gates", "log_gates", "slow_gates", "zeros", "strong_gates", "mixed_gates"),
     "fraction": ("fractions", "fractions", "ones", "zeros", "corners"),
+    "scale": ("scales", "scales", "powers", "ones", "small_scales"),
+    "sign": ("coins", "coins", "ones", "parities"),
     "decay": ("decays", "short_decays", "ones"),
     "finite": ("normal", "normal", "levels", "alike", "near_ties", "zeros", "spread", "offset", "negative"),
     "nonnegative": ("counts", "fractions", "ones", "zeros", "large_counts"),
@@ -315,6 +373,24 @@ def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], for
     made = (coded(seed, shape) if coded is not None else FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape)) * gain
     kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
     return kept.astype(form.dtype)
+
+
+def _largest_codes(rng: np.random.Generator, shape: tuple[int, ...], form: CodeFormat) -> np.ndarray:
+    return np.where(rng.random(shape) < 0.5, form.largest, form.smallest) * rng.choice([-1.0, 1.0], shape)
+
+
+# Numbers that a format has, by its table of them.
+CODE_RECIPES: dict[str, Callable[[np.random.Generator, tuple[int, ...], CodeFormat], np.ndarray]] = {
+    "codes": lambda rng, shape, form: rng.choice(form.table[np.isfinite(form.table)], shape),
+    "zeros": lambda rng, shape, form: np.zeros(shape),
+    "largest": _largest_codes,
+    "index": lambda rng, shape, form: form.nearest(index(rng, shape) * 8),
+}
+
+
+def make_codes(recipe: str, seed: int, shape: tuple[int, ...], form: CodeFormat) -> np.ndarray:
+    """Numbers of a recipe in a format of a few bits, one to an element of its dtype in ``ml_dtypes``."""
+    return CODE_RECIPES[recipe](np.random.default_rng(seed), shape, form).astype(np.dtype(form.name))
 
 
 def _random_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

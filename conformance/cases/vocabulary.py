@@ -10,7 +10,7 @@ from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["MASKS", "PRESENCE", "SEEDS", "SIZES", "integers", "vocabulary"]
+__all__ = ["CODES", "MASKS", "PRESENCE", "SEEDS", "SIZES", "integers", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -51,13 +51,14 @@ GAINS = {
 }
 GAINS |= {f"{name}_pages": GAINS[name] for name in ("k", "v")}
 # How often an optional array is passed, by its kind.
-PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic"), (False, True))
+PRESENCE = dict.fromkeys(("bool", "int", "float", "statistic", "code"), (False, True))
 # Many, since the first random number of a recipe (a density, a size) is decided by the seed alone.
 SEEDS = range(1000)
 MASKS = (
     "random", "random", "random", "padding_right", "first_full", "empty_rows", "blocks", "late", "padding_left", "single_key",
     "checkerboard", "empty_rows", "blocks", "full", "empty",
 )  # fmt: skip
+CODES = ("codes", "codes", "codes", "largest", "index", "zeros")
 
 # Where a method's array of a name is not what it is elsewhere: recipes and gains by method and name.
 BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
@@ -118,6 +119,27 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         (1.0, 1.0, 1.0, 1.0, 4.0, 0.1, 20.0, 100.0),
     ),
     ("moe_topk_gating", "correction"): (("normal", "levels", "normal", "zeros", "alike"), (1.0, 0.1, 0.1, 0.01, 10.0)),
+    # Every code counts, so plain numbers tell most; then zeros that share a scale, numbers halfway between codes, and tiny ones.
+    ("quantize", "x"): (
+        ("normal",) * 4
+        + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+    ),
+    ("quantize_microscaling", "x"): (
+        ("normal",) * 4
+        + ("spread", "sparse", "uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "equal", "ones"),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+    ),
+    # The quantum of a block of keys follows their largest: with a gain, most logits are rounding of codes.
+    **dict.fromkeys(
+        [("fp8_attention", "k"), ("sage_attention", "k")],
+        (("normal",) * 3 + ("outlier_columns", "uneven_rows", "zero_rows", *ROWS), (1.0, 1.0, 1.0, 0.3, 3.0)),
+    ),
+    **dict.fromkeys(
+        [("fp8_attention", "q"), ("sage_attention", "q")],
+        ((*RECIPES["q"], "outlier_columns", "uneven_rows", "zero_rows"), (1.0, 1.0, 1.0, 3.0, 10.0, 0.3, 0.01, 30.0, 1e-30)),
+    ),
+    ("fp8_attention", "v"): ((*RECIPES["v"], "uneven_rows", "zero_rows"), GAINS["v"]),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
@@ -134,6 +156,10 @@ INTEGERS: dict[str, tuple[str, ...]] = {
 
 # Options that have to fit each other, or of which few values tell much: what is drawn, by method and name.
 SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
+    **dict.fromkeys([("fp8_attention", "query_block"), ("fp8_attention", "key_block")], (4, 2, 16, 3, 8, 64, 5, 1, 32)),
+    ("sage_attention", "query_block"): (4, 2, 16, 3, 8, 64, 5, 1, 32),
+    ("sage_attention", "key_block"): (16, 4, 16, 32, 3, 8, 64, 16, 5),
+    **dict.fromkeys([("quantize", "block_size"), ("dequantize", "block_size")], (4, 2, 3, 16, 5, 8, 64, 1, 32)),
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
     ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
     ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096),

@@ -12,7 +12,7 @@ from conformance.cases.integers import recipes_of_integers
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
-from conformance.cases.values import DOMAIN_RECIPES
+from conformance.cases.values import CODE_RECIPES, DOMAIN_RECIPES
 from conformance.registry import Implementation, Tunable
 from oracle.catalogue import PLAIN_DTYPES
 
@@ -135,11 +135,12 @@ def _values(case: Case, name: str) -> Iterator[Case]:
         yield _with(case, name, garbage="")
     method = case.specification
     domain = method.domains.get(name, "")
-    recipes = MASKS if spec.kind == "bool" else recipes_of_integers(domain) if spec.kind == "int" else DOMAIN_RECIPES.get(domain, FLOATS)
+    of_kind = {"bool": MASKS, "code": tuple(CODE_RECIPES), "int": recipes_of_integers(domain) if spec.kind == "int" else ()}
+    recipes = of_kind.get(spec.kind) or DOMAIN_RECIPES.get(domain, FLOATS)
     for other in recipes:
         if other != recipe.recipe and not (other == "zeros" and name in WEIGHED):
             yield _with(case, name, recipe=other)
-    if spec.kind not in PLAIN_DTYPES and name not in method.domains:
+    if spec.kind not in (*PLAIN_DTYPES, "code") and name not in method.domains:
         for gain in dict.fromkeys((1.0, recipe.gain * 10, recipe.gain / 10, recipe.gain / 2)):
             if gain != recipe.gain:
                 yield _with(case, name, gain=gain)

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from conformance.errors import UsageError
-from conformance.isolation.arena import Arena, ArrayView
+from conformance.isolation.arena import Arena, ArrayView, dtype_named
+from oracle.codes import CODE_FORMATS
 from oracle.formats import FORMATS
 
 __all__ = ["MOST_AXES", "NumpyArrays", "TorchArrays", "arrays_of", "from_numpy", "overlap", "to_numpy"]
 
 # NumPy has no arrays of more; PyTorch has.
 MOST_AXES = 64
+
+# Dtypes that PyTorch has, and NumPy only from ml_dtypes.
+FOREIGN = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")
 
 # Fresh memory is filled with this byte: a huge number (NaN in float16) wherever a kernel never wrote.
 POISON = 0x7F
@@ -70,7 +74,7 @@ class NumpyArrays:
         """What the judge wants to know of an output: its ``type`` if it is no array, else ``shape``, ``dtype`` and the rest."""
         if type(output) is not np.ndarray:
             return {"type": f"{type(output).__module__}.{type(output).__qualname__}"}
-        if output.dtype.name not in FORMATS and output.dtype.kind not in "biufc":
+        if output.dtype.name not in {*FORMATS, *CODE_FORMATS} and output.dtype.kind not in "biufc":
             return {"type": f"numpy.ndarray of {output.dtype.name[:80]}"}
         return _facts("numpy.ndarray", output.dtype.name, output.shape)
 
@@ -108,8 +112,10 @@ class TorchArrays:
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A tensor on shared memory, with its storage offset; or on a copy of its storage, gaps included, on the device."""
         torch, storage = self.torch, arena.storage(where)
-        is_bfloat16 = where.dtype == "bfloat16"  # which torch cannot take from NumPy
-        flat = torch.from_numpy(storage.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(storage)
+        if where.dtype in FOREIGN:  # which torch cannot take from NumPy
+            flat = torch.from_numpy(storage.view(f"int{8 * storage.itemsize}")).view(getattr(torch, where.dtype))
+        else:
+            flat = torch.from_numpy(storage)
         if not self.shared:
             moved = flat.to(self.device, copy=True)
             self._moved.append((moved, flat))
@@ -146,10 +152,10 @@ class TorchArrays:
     def plain(self, output: Any) -> np.ndarray:
         """Its elements as a NumPy array."""
         plain = self.torch.Tensor.detach(output).cpu().contiguous()
-        if plain.dtype == self.torch.bfloat16:
-            import ml_dtypes
-
-            return plain.view(self.torch.int16).numpy().view(ml_dtypes.bfloat16)
+        name = str(plain.dtype).removeprefix("torch.")
+        if name in FOREIGN:
+            bits = self.torch.int16 if plain.element_size() == 2 else self.torch.int8  # as one-byte types have no NumPy twin
+            return plain.view(bits).numpy().view(dtype_named(name))
         return plain.numpy()
 
     def span(self, output: Any) -> range:

@@ -6,7 +6,7 @@ Layout and calling conventions are applied here, on the judge's side, so a worke
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, lay_out
 from conformance.cases.shapes import WIDTH_LETTERS
 from conformance.isolation.arena import Arena, ArrayView, aligned, dtype_named
+from conformance.isolation.codes import decoded, stored
 from conformance.parameters import unset
 from conformance.registry import Implementation
 from oracle import get_method
@@ -111,6 +112,7 @@ class Caller:
         self._starts: dict[str, int] = {}
         self._kept: dict[str, int] = {}
         self._calls: list[dict[str, Any]] = []
+        self._case = Case("", "", {}, {})
 
     def request(
         self, case: Case, arguments: dict[str, Any], warm_up: tuple[Case, dict[str, Any]] | None = None, identical: int = 2
@@ -125,7 +127,7 @@ class Caller:
             warm_up: the call before, with its arguments.
             identical: how many calls to make on the case.
         """
-        self._placed = self._place(case, arguments)
+        self._placed, self._case = self._place(case, arguments), case
         before = self._place(*warm_up) if warm_up else []
         self._starts, offset = {}, 0
         for array in sorted([*self._placed, *before], key=lambda array: -array.base.nbytes):
@@ -184,7 +186,7 @@ class Caller:
 
     def _output_wanted(self, case: Case, spec: ArraySpec) -> dict[str, Any]:
         """What the worker may store of an output: nothing but what has this shape and one of these dtypes."""
-        shape, dtypes, order = case.output_shape(spec), case.output_dtypes(spec), self._order(spec.dims)
+        shape, dtypes, order = case.stored_shape(spec), case.output_dtypes(spec), self._order(spec.dims)
         placed = shape if order is None else tuple(shape[axis] for axis in order)
         size = math.prod(shape) * max(dtype_named(dtype).itemsize for dtype in dtypes)
         return {"name": spec.name, "shape": placed, "dtypes": dtypes, "bytes": size}
@@ -213,7 +215,9 @@ class Caller:
         placed = []
         for spec in case.specification.signature.inputs:
             if spec.name in arguments:
-                values, axes = self._permuted(self._as_declared(spec, arguments[spec.name], case), case.axes(spec.name))
+                form = case.code_format(spec)
+                given = arguments[spec.name] if form is None else stored(arguments[spec.name], form)
+                values, axes = self._permuted(self._as_declared(spec, given, case), case.axes(spec.name))
                 layout = case.arrays[spec.name].layout
                 placed.append(_Placed(spec.name, *lay_out(values, layout, broadcast_axis(layout, values.shape, axes))))
         return placed
@@ -253,8 +257,9 @@ class Caller:
                 inputs_changed=changed,
                 state_changed=state,
             )
+        outputs = (self._output(facts, wanted) for facts, wanted in zip(report["outputs"], call["outputs"], strict=False))
         return Response(
-            outputs=tuple(self._output(facts, wanted) for facts, wanted in zip(report["outputs"], call["outputs"], strict=False)),
+            outputs=tuple(self._decoded(output, self._case) for output in outputs),
             count=int(report["count"]),
             changed_later=bool(report["changed_later"]),
             changed_earlier=bool(report.get("changed_earlier")),
@@ -262,6 +267,14 @@ class Caller:
             state_changed=state,
             running=running,
         )
+
+    def _decoded(self, output: Output, case: Case) -> Output:
+        """An output of codes as the numbers that they stand for."""
+        spec = next(spec for spec in case.specification.signature.outputs if spec.name == output.name)
+        form = case.code_format(spec)
+        if form is None or output.array is None:
+            return output
+        return replace(output, array=decoded(output.array, form, case.output_shape(spec)))
 
     def _output(self, facts: dict[str, Any], wanted: dict[str, Any]) -> Output:
         spec = next(spec for spec in get_method(self.implementation.method).signature.outputs if spec.name == wanted["name"])

@@ -79,7 +79,7 @@ _FAMILIES = (
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
-    "routing", "load_balance", "caches",
+    "routing", "load_balance", "caches", "quantisation",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from oracle.readings.bounded import Bounded, split
 from oracle.readings.contract import PrecisionContract
 from oracle.readings.decisions import Undecided
 from oracle.readings.perturbed import Noise, Perturbed, spread
+from oracle.readings.quantised import Stepped
 from oracle.readings.shown import ShownOutput
 
 __all__ = ["EXACT_KINDS", "Alternatives", "Expected", "Revealed", "budget", "enclosure", "expected", "perturbed", "running_bound", "value"]
@@ -89,7 +90,7 @@ class Expected:
             nothing else.
         shown: the discrete decision that follows from one of the outputs, on which this one depends; None for none.
         wide: bool, same shape: where the budget holds for all legitimate outcomes of a decision at once, because they are too
-            many; None for nowhere.
+            many, or for both sides of a boundary of a quantiser; None for nowhere.
     """
 
     value: np.ndarray
@@ -196,7 +197,9 @@ def _rounded(bounded: Bounded, form: Format | None) -> Expected:
         spacing = form.smallest_subnormal if form.is_half else form.smallest_normal
         allowed = error + form.unit_roundoff * (magnitude + error) + spacing * ((magnitude > 0) | (error > 0))
         allowed = np.where(magnitude + allowed > form.largest, np.inf, allowed)
-    return Expected(exact, np.broadcast_to(allowed, exact.shape))
+    # A step that may be taken either way says nothing of how well a kernel rounds.
+    wide = bounded.full_error > 0 if isinstance(bounded, Stepped) else None
+    return Expected(exact, np.broadcast_to(allowed, exact.shape), wide=wide)
 
 
 def enclosure(method: Method, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:

@@ -84,6 +84,11 @@ class PrecisionContract:
         return self.accumulate.unit_roundoff
 
     @property
+    def rounds_operands(self) -> bool:
+        """Whether an operand of a second matrix product may be rounded to a narrower format."""
+        return self.operand > 0 or self.operand_spacing > 0
+
+    @property
     def exp_error(self) -> float:
         """Relative error of an exponential or a logarithm."""
         return EXP_ROUNDOFFS * self.unit_roundoff

@@ -93,21 +93,27 @@ def square_root(x: Any) -> Any:
     return made
 
 
-def as_operand(weights: Any) -> Any:
+def as_operand(weights: Any, unit: float = 0.0, spacing: np.ndarray | float = 0.0) -> Any:
     """A value about to be fed to a matrix product: the contract may let a kernel round it to the operand format.
 
     The sum of the weights may be taken before or after that rounding, so a specification sums the result of this.
+
+    Args:
+        weights: of a softmax, not normalised.
+        unit, spacing: unit roundoff and half the subnormal spacing of a format to which the method itself lets a kernel round the
+            weights, under the running maximum of a tile, whatever the contract says.
     """
     if isinstance(weights, Perturbed):
         contract = weights.noise.contract
-        return rounded_again(weights, contract.operand, contract.operand_spacing)
-    if not isinstance(weights, Bounded) or not weights.contract.operand:
+        amplitude = np.maximum(contract.operand_spacing, spacing)
+        return rounded_again(weights, max(contract.operand, unit), amplitude)
+    if not isinstance(weights, Bounded) or not (weights.contract.rounds_operands or unit):
         return weights
     contract = weights.contract
     # Weights normalised before the cast are smaller by the row's sum when they meet the format's spacing.
     largest_row = np.maximum(weights.value.sum(axis=-1, keepdims=True), 1.0)
-    error = weights.error + contract.operand_spacing * largest_row * (weights.value > 0)
-    return Bounded(weights.value, error, contract, operand=contract.operand)
+    error = weights.error + (contract.operand_spacing * largest_row + spacing) * (weights.value > 0)
+    return Bounded(weights.value, error, contract, operand=max(contract.operand, unit))
 
 
 def as_stored(x: Any) -> Any:
@@ -148,7 +154,7 @@ def rms_normalised(x: Any, eps: float) -> Any:
     return Bounded(out.value, np.where(known, np.fmin(out.full_error, farthest), np.inf), contract)
 
 
-def rounded_again(x: Perturbed, unit: float, spacing: float) -> Perturbed:
+def rounded_again(x: Perturbed, unit: float, spacing: np.ndarray | float) -> Perturbed:
     """Samples rounded once more, to a narrower format: by ``unit`` relatively and by ``spacing`` in any case; 0 for none."""
     if not unit:
         return x
