@@ -111,11 +111,12 @@ def list_command(as_json: bool) -> None:
     help="Where failing cases are kept, to come first next time.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
+@click.option("--html", "html_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a report to look at: one HTML file.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only what is not certified, and the counts.")
 @click.option("--github", is_flag=True, help="Print what is not certified as annotations of a GitHub workflow, too.")
 def certify(
     targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, database: str,
-    json_file: str | None, quiet: bool, github: bool, **declared: Any,
+    json_file: str | None, html_file: str | None, quiet: bool, github: bool, **declared: Any,
 ) -> None:  # fmt: skip
     """Certify implementations, or refute them with a case.
 
@@ -131,8 +132,9 @@ def certify(
     request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
     request = replace(request, database=None if database == "none" else database)
     check(request)
-    if json_file not in (None, "-"):
-        _write(json_file, "")  # a hunt whose result cannot be kept had better not begin
+    for name, file in (("json", json_file), ("html", html_file)):
+        if file not in (None, "-"):
+            _write(name, file, "")  # a hunt whose result cannot be kept had better not begin
     interrupted = False
     with console.Display(silent=json_file == "-", quiet=quiet) as display:
         try:
@@ -145,7 +147,11 @@ def certify(
         if json_file == "-":
             click.echo(text)
         else:
-            _write(json_file, text)
+            _write("json", json_file, text)
+    if html_file is not None:
+        from conformance.report.html import render
+
+        _write("html", html_file, render(certificates, display.problems))
     for certificate in certificates:
         if certificate.error:
             click.echo(f"attest: {certificate.error}", err=True)
@@ -223,14 +229,14 @@ def _request(
     )  # fmt: skip
 
 
-def _write(path: str, text: str) -> None:
+def _write(kind: str, path: str, text: str) -> None:
     from conformance.errors import UsageError
 
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text + "\n")
     except OSError as error:
-        raise UsageError(f"json file {path!r} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{kind} file {path!r} cannot be written: {error.strerror}") from None
 
 
 if __name__ == "__main__":

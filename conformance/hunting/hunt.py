@@ -58,6 +58,8 @@ class HuntResult:
         trigger: when the finding happens, as far as probing tells.
         near_ties: rows, in cases that passed, in which a discrete decision had several legitimate outcomes.
         widened: rows of these that had too many to judge each: they were judged by a wider budget.
+        ratios: worst error over budget of every case that passed.
+        failing: what came of the case that was found, and of the smallest one, where it could be compared.
     """
 
     verdict: str
@@ -78,6 +80,8 @@ class HuntResult:
     trigger: Trigger | None = None
     near_ties: int = 0
     widened: int = 0
+    ratios: list[float] = field(default_factory=list)
+    failing: list[Judgement] = field(default_factory=list)
 
 
 class Hunt:
@@ -97,6 +101,7 @@ class Hunt:
         self.coverage: Counter[str] = Counter()
         self.deterministic = True
         self.near_ties = self.widened = 0
+        self.ratios: list[float] = []
         self._opened = 0
         self._passing: list[Judgement] = []
         self._progress = progress or (lambda hunt: None)
@@ -176,6 +181,7 @@ class Hunt:
         self.near_ties += judgement.near_ties
         self.widened += judgement.widened
         self.adequacy.learn(judgement)
+        self.ratios.append(judgement.ratio)
         if judgement.ratio > self.worst.ratio or not self.worst.case.method:
             self.worst = replace(judgement, outputs=(), wanted=())
         if judgement.case.size <= 20_000 and len(self._passing) < 30:
@@ -189,6 +195,8 @@ class Hunt:
             diagnosis = diagnose(judgement, self._passing, self.examiner, seed=self.effort.seed, steps=steps, seconds=seconds)
         result = self._result("refuted", 0.0)
         result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
+        smallest = self.examiner.examine(diagnosis.finding.case)
+        result.failing = [judgement, *([smallest] if smallest.case != judgement.case else [])]
         return result
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
@@ -196,5 +204,5 @@ class Hunt:
             verdict, self.examiner.judge.contract, self.implementation, self.examples, seconds, self.worst.ratio,
             str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
             coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic, near_ties=self.near_ties,
-            widened=self.widened,
+            widened=self.widened, ratios=self.ratios,
         )  # fmt: skip
