@@ -57,6 +57,10 @@ class Band:
         highest = keys if right is None else clamp(offset + right, -queries, keys)
         return cls(queries, keys, lowest, min(highest, offset) if causal else highest)
 
+    def holds(self, queries: slice, keys: slice) -> bool:
+        """Whether every one of these queries may reach every one of these keys."""
+        return self.lowest <= keys.start - (queries.stop - 1) and keys.stop - 1 - queries.start <= self.highest
+
     def keys_of(self, queries: slice) -> slice:
         """The keys that at least one of these queries may reach; tiles outside need not be visited."""
         return slice(max(0, queries.start + self.lowest), min(self.keys, queries.stop + self.highest))

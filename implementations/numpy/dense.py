@@ -15,6 +15,7 @@ from conformance import register
 from conformance.registry import block_sizes, split_counts
 from implementations.numpy.logits import Array, Logits, grouped_matmul, working_dtype
 from implementations.numpy.softmax import OnlineSoftmax, log_denominator, merge_states, normalised, row_shift, sink_column
+from implementations.threads import for_each
 from implementations.tiling import Window, splits, tiles
 
 __all__ = [
@@ -68,17 +69,20 @@ def _flash(logits: Logits, v: Array, sinks: Array | None, block_q: int, block_k:
 
 
 def _flash2(logits: Logits, v: Array, sinks: Array | None, block_q: int, block_k: int) -> tuple[Array, Array]:
-    """Queries outer, keys inner: a tile of queries is finished before the next one begins, and normalised once."""
-    batch, heads, queries, _ = logits.shape
+    """Queries outer, keys inner: each tile of queries is finished by itself, on any core, and normalised once."""
+    batch, heads, queries, keys = logits.shape
     v = v.astype(logits.dtype, copy=False)
     sink = sink_column(sinks, logits)
     out = np.empty((batch, heads, queries, v.shape[3]), logits.dtype)
     lse = np.empty((batch, heads, queries), logits.dtype)
-    for query_tile in tiles(slice(0, queries), block_q):
+
+    def finish(query_tile: slice) -> None:
         state = OnlineSoftmax((batch, heads, query_tile.stop - query_tile.start), v.shape[3], sink)
         for key_tile in tiles(logits.band.keys_of(query_tile), block_k):
             state.update(logits.tile(query_tile, key_tile), v[:, :, key_tile])
         out[:, :, query_tile], lse[:, :, query_tile] = state.result()
+
+    for_each([*tiles(slice(0, queries), block_q)], finish, batch * heads * queries * keys)
     return out, lse
 
 
@@ -140,8 +144,8 @@ def flash(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Array | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 256,
 ) -> Array:
     """FlashAttention (Dao et al. 2022, arXiv:2205.14135): keys in the outer loop."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -168,8 +172,8 @@ def flash2(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Array | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 256,
 ) -> Array:
     """FlashAttention-2 (Dao 2023, arXiv:2307.08691): queries in the outer loop."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -198,7 +202,7 @@ def split_k(
     scale: float | None = None,
     sinks: Array | None = None,
     num_splits: int = 4,
-    block_k: int = 64,
+    block_k: int = 256,
 ) -> Array:
     """Split-K attention, as flash-decoding does for few queries and many keys."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -252,8 +256,8 @@ def flash2_with_lse(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Array | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 256,
 ) -> tuple[Array, Array]:
     """`flash2`, and the log of the denominator of each row in the working dtype, (B, Hq, Lq)."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -282,7 +286,7 @@ def split_k_with_lse(
     scale: float | None = None,
     sinks: Array | None = None,
     num_splits: int = 4,
-    block_k: int = 64,
+    block_k: int = 256,
 ) -> tuple[Array, Array]:
     """`split_k`, and the log of the denominator of each row in the working dtype, (B, Hq, Lq)."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)

@@ -73,7 +73,9 @@ class Logits:
                 logits = self._softcap * np.tanh(logits / self._softcap)
             if self._bias is not None:
                 logits = logits + self._bias[:, :, queries, keys].astype(self.dtype)
-        return np.where(self._allowed(queries, keys), logits, -np.inf)
+        if self._mask is not None or not self.band.holds(queries, keys):
+            np.copyto(logits, -np.inf, where=~self._allowed(queries, keys))
+        return logits
 
     def _allowed(self, queries: slice, keys: slice) -> Array:
         distance = np.arange(keys.start, keys.stop) - np.arange(queries.start, queries.stop)[:, None]

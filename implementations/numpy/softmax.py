@@ -53,10 +53,10 @@ class OnlineSoftmax:
         self.weighted: Array = np.zeros((*rows, width), sink.dtype)
 
     def update(self, logits: Array, values: Array) -> None:
-        """Take in one tile of keys: its logits (B, Hq, L, keys) and its values (B, Hkv, keys, Dv)."""
+        """Take in one tile of keys: its logits (B, Hq, L, keys), which are overwritten, and its values (B, Hkv, keys, Dv)."""
         maximum = np.maximum(self.maximum, logits.max(axis=-1, keepdims=True))
         shift = row_shift(maximum)
-        weights = np.exp(logits - shift)
+        weights = np.exp(np.subtract(logits, shift, out=logits), out=logits)
         decay = np.exp(self.maximum - shift)
         self.maximum = maximum
         self.total = decay * self.total + weights.sum(axis=-1, keepdims=True)
