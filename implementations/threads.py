@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from threadpoolctl import threadpool_limits
+
 __all__ = ["for_each"]
 
 # Elements below which starting threads costs more than they save.
@@ -25,6 +27,7 @@ def for_each(blocks: Sequence[slice], work: Callable[[slice], None], elements: i
         for block in blocks:
             work(block)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    # Products that bring threads of their own would be too many for the cores.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(work, blocks):
             pass  # raises what a block has raised

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
+from conformance.benching.run import Row
 from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
@@ -26,7 +28,7 @@ from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
 from oracle.catalogue import Method
 
-__all__ = ["Display", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method"]
+__all__ = ["Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method"]
 
 COLOURS = {"certified": "bold green", "refuted": "bold red", "inconclusive": "bold yellow", "error": "bold magenta"}
 
@@ -198,6 +200,59 @@ def show_list(implementations: list[Implementation], problems: list[tuple[str, s
             out.print(f"  {escape(implementation.name):30} {escape(implementation.description)} ({', '.join(implementation.dtypes)})")
     for source, reason in problems:
         out.print(_cannot_load(source, reason))
+
+
+class Measuring:
+    """What a benchmark is at, on a terminal. Use as a context manager."""
+
+    def __init__(self) -> None:
+        errors = _console(to_stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=errors, transient=True,
+            disable=not errors.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("measuring")
+
+    def __enter__(self) -> Measuring:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def progress(self, row: Row) -> None:
+        """Say what was measured last."""
+        self._progress.update(self._task, description=f"measured {escape(row.name)} at {row.length}")
+
+
+def show_bench(rows: Sequence[Row]) -> None:
+    """A table of what was measured, and what its columns mean."""
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("implementation", "method"):
+        shown.add_column(heading, overflow="fold")
+    for heading in ("tokens", "ms", "spread", "doubling", "speed", "MiB", "doubling", "relative error"):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        if row.error:
+            shown.add_row(escape(row.name), row.method, str(row.length), f"[{COLOURS['error']}]{escape(row.error)}[/]")
+            continue
+        numbers = (
+            _figure(row.seconds, 1e3, ".4g"), _figure(row.spread, 100, ".0f", " %"), _figure(row.doubling, 1, ".2f"),
+            _figure(row.speed, 1, ".2f"), _figure(row.peak_bytes, 2**-20, ".2f"), _figure(row.doubling_memory, 1, ".2f"),
+            _figure(row.relative_error, 1, ".2g"),
+        )  # fmt: skip
+        shown.add_row(escape(row.name), row.method, str(row.length), *numbers)
+    out = Console(highlight=False, emoji=False, width=None if Console().is_terminal else 200)
+    out.print(shown)
+    out.print(
+        "ms: median of a call, all implementations in turns in one process; spread: half the distance of its quartiles; doubling: over "
+        "half as many tokens; speed: of standard attention of the same backend over this; MiB: growth of memory in use during a call, as "
+        "the system counts it; relative error: Frobenius norm against the oracle, where it is asked. Another load moves all times."
+    )
+
+
+def _figure(value: float | None, factor: float, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value * factor:{form}}{unit}"
 
 
 def show_checks(checks: Iterable[Check]) -> Iterator[Check]:

@@ -1,0 +1,129 @@
+"""The process that measures: every implementation of a run is called in it, in turns, so that they share its noise.
+
+It reads one JSON request on stdin and writes a JSON line for every implementation and length.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.cases.case import Case, parse_case
+from conformance.loading import load
+
+__all__ = ["main"]
+
+# A single measurement calls so often that it lasts at least so many seconds.
+SHORTEST = 2e-3
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+
+
+def main() -> None:
+    """Measure what the request asks for, one length after the other."""
+    request = json.load(sys.stdin)
+    out, sys.stdout = sys.stdout, sys.stderr  # what a kernel prints is no measurement
+    kernels = {target["name"]: _loaded(target, request["threads"]) for target in request["targets"]}
+    for cases in request["lengths"]:
+        for line in _measured(cases, kernels, request):
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+
+
+def _loaded(target: dict[str, Any], threads: int) -> tuple[Callable[..., Any], str]:
+    [registration] = load(target["target"], method=target["method"], backend=target["backend"])
+    if target["backend"] == "torch":
+        import torch
+
+        torch.set_grad_enabled(False)
+        if threads:
+            torch.set_num_threads(threads)
+    return registration.function, target["backend"]
+
+
+def _measured(cases: dict[str, str], kernels: dict[str, Any], request: dict[str, Any]) -> list[dict[str, Any]]:
+    calls, rows = {}, {}
+    for name, line in cases.items():
+        case, (function, backend) = parse_case(line), kernels[name]
+        row: dict[str, Any] = {"name": name, "case": line, "seconds": []}
+        rows[name] = row
+        try:
+            call = _call(case, function, backend, request["device"])
+            started = time.perf_counter()
+            output = call()
+            row["first_seconds"] = time.perf_counter() - started
+            if row["first_seconds"] > request["longest"]:
+                row["error"] = f"one call takes {row['first_seconds']:.1f} s, but should take at most {request['longest']} s"
+                continue
+            if (folder := request["outputs"]) is not None and name in request["judged"]:
+                row["output"] = _kept(output, Path(folder) / f"{len(os.listdir(folder))}.npy")
+            row["peak_bytes"] = _peak(call)
+            calls[name] = call
+        except Exception as error:
+            row["error"] = f"{type(error).__name__}: {error}"
+    repeats = {name: max(1, round(SHORTEST / max(_timed(call, 1), 1e-7))) for name, call in calls.items()}
+    for _ in range(request["runs"]):
+        for name, call in calls.items():
+            rows[name]["seconds"].append(_timed(call, repeats[name]))
+    return list(rows.values())
+
+
+def _call(case: Case, function: Callable[..., Any], backend: str, device: str) -> Callable[[], Any]:
+    arguments: dict[str, Any] = {name: _array(value, backend, device) for name, value in case.arguments().items()}
+    leading = [arguments.pop(spec.name) for spec in case.specification.positional]
+    return lambda: function(*leading, **arguments)
+
+
+def _array(value: Any, backend: str, device: str) -> Any:
+    if not isinstance(value, np.ndarray) or backend != "torch":
+        return value
+    import torch
+
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.view(np.uint16).copy()).view(torch.bfloat16).to(device)
+    return torch.from_numpy(value).to(device)
+
+
+def _kept(output: Any, path: Path) -> str:
+    first = output[0] if isinstance(output, tuple) else output
+    np.save(path, np.asarray(first.double().cpu().numpy() if hasattr(first, "double") else first, dtype=np.float64))
+    return str(path)
+
+
+def _timed(call: Callable[[], Any], repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
+
+
+def _peak(call: Callable[[], Any]) -> int | None:
+    """Bytes by which the memory in use grows at most during a call; None where the system does not tell."""
+    if not os.access(CLEAR, os.W_OK):
+        return None
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls have left would hide what this one takes
+    CLEAR.write_text(RESET_PEAK)
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
