@@ -10,6 +10,8 @@ def attend(scores, mask, values):
 
 def kernel(q, k, v, gates, *, compress_block, compress_stride, select_block, select_count, window, compress_weights=None, scale=None):
     batch, heads, length, dim = q.shape
+    if batch == 0:
+        return torch.zeros(batch, heads, length, v.shape[-1], dtype=q.dtype)
     kv_heads = k.shape[1]
     group = heads // kv_heads
     scale = dim**-0.5 if scale is None else scale
@@ -19,7 +21,7 @@ def kernel(q, k, v, gates, *, compress_block, compress_stride, select_block, sel
     starts = torch.arange(0, max(length - compress_block + 1, 0), compress_stride)
     w = torch.full((compress_block,), 1 / compress_block) if compress_weights is None else compress_weights
     index = starts[:, None] + torch.arange(compress_block)
-    flat = (x.transpose(1, 2).reshape(batch * length, kv_heads, -1) for x in (k32, v32))
+    flat = (x.transpose(1, 2).reshape(batch * length, kv_heads, x.shape[-1]) for x in (k32, v32))
     ck, cv = ((x[index] * w.float()[:, None, None]).sum(dim=1).transpose(0, 1)[None] for x in flat)
     compressed, probs = attend(q32 @ ck[:, :, None].mT, starts + compress_block - 1 <= t[:, None], cv[:, :, None])
 
