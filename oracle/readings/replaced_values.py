@@ -192,7 +192,7 @@ def _perturbed(
     unit, flush = contract.unit_roundoff, rounds.width * contract.flush * live
     kept, tiny = np.hypot(unit, contract.state), (rounds.flush + contract.state_spacing) * live
     solved = _Solved(k.value, beta.value, rounds)
-    rows, sizes = np.empty((length, STACK, *v.shape[:2], 1, v.shape[3])), np.empty((length, *v.shape[:2], 1, v.shape[3]))
+    rows, sizes = (np.empty((length, *stack, *v.shape[:2], 1, v.shape[3]), samples.dtype) for stack in ((STACK,), ()))
     with np.errstate(over="ignore", invalid="ignore"):
         _perturb(samples, np.abs(rounds.likely * exact) + tiny, rounds.likely * exact + np.copysign(tiny, exact), noise)
         read = _as_read(samples, energy, rounds, live, noise)
