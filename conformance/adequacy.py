@@ -130,6 +130,7 @@ class Adequacy:
         self.implementation, self._run, self._contract = implementation, run, contract
         self._open = list(suspects(implementation.method, implementation.tunables))
         self._unlikely = {suspect.name for suspect in self._open if _speaks_of_others(suspect.pitfall, implementation)}
+        self._outputs = [spec.name for spec in get_method(implementation.method).signature.outputs]
         self._met: set[str] = set()
         self._learned = 0
         self.ruled_out: dict[str, str] = {}
@@ -148,7 +149,7 @@ class Adequacy:
         for case in cases:
             lifted, setting = self._lift(case)
             for suspect in list(unmet):
-                if self._run(suspect, lifted, setting) is not None:
+                if self._shown(suspect) and self._run(suspect, lifted, setting) is not None:
                     self._met.add(suspect.name)
                     unmet.remove(suspect)
 
@@ -164,18 +165,23 @@ class Adequacy:
         if not self._open or case.size > LARGEST_CASE or not judgement.wanted:
             return
         self._learned += 1
+        self._outputs = self._outputs[: len(judgement.wanted)]
         lifted, setting = self._lift(case)
         remaining = []
         for suspect in self._open:
             rare = self._learned > OCCASIONS and suspect.name in self._unlikely - self._met
             outputs = None if rare and self._learned % EVERY else self._run(suspect, lifted, setting)
-            if outputs is not None:
+            if outputs is not None and self._shown(suspect):
                 self._met.add(suspect.name)
             if leaves_budget(outputs, judgement.wanted):
                 self.ruled_out[suspect.name] = str(case)
             else:
                 remaining.append(suspect)
         self._open = remaining
+
+    def _shown(self, suspect: Suspect) -> bool:
+        """Whether the implementation returns the output in which a mistake shows; one that shows by accident is ruled out all the same."""
+        return suspect.pitfall.output in ("", *self._outputs)
 
     def _lift(self, case: Case) -> tuple[dict[str, Any], Setting]:
         meaning = self.implementation.meaning

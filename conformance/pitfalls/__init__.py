@@ -61,6 +61,7 @@ class Pitfall:
         run: (arguments by name, arrays in the working dtype; setting) -> outputs, in the order of the method's signature,
             or None where the mistake does not apply to this call (an option it needs is absent).
         variants: tile sizes to try where the mistake depends on one that the case does not tell; () for none.
+        output: the only output in which it shows for certain, which an implementation may leave out; "" for no such thing.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Pitfall:
     citation: str
     run: Callable[[Mapping[str, Any], Setting], tuple[np.ndarray, ...] | None]
     variants: tuple[int, ...] = ()
+    output: str = ""
 
 
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}

@@ -203,6 +203,7 @@ class FinalStateOneShort(Delta):
     explanation = "The state that is returned is the one before the last token."
     citation = DELTA
     needs = "l > 0"
+    output = "state"
 
     def outputs(self) -> tuple[Array, ...]:
         out, _ = super().outputs()

@@ -34,7 +34,7 @@ class Steps:
     """A method computed step by step. A subclass with a `name` of its own is declared as a pitfall.
 
     Attributes:
-        name, explanation, citation, methods, variants: as in `Pitfall`.
+        name, explanation, citation, methods, variants, output: as in `Pitfall`.
         needs: condition over `facts()` under which the mistake can show at all. It speaks of dimensions and options, which
             an implementation may restrict; whether the numbers of one call bring the mistake out is left to comparison.
         occasional: whether so few calls bring the mistake out that only those count as calls to which it applies. Else a
@@ -51,6 +51,7 @@ class Steps:
     occasional: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]] = ("attention", "attention_with_lse")
     variants: ClassVar[tuple[int, ...]] = ()
+    output: ClassVar[str] = ""
 
     def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
         self.arguments, self.setting, self.dtype = arguments, setting, setting.working
@@ -65,7 +66,7 @@ class Steps:
                 has_keys = "s" in signature.dims or any(spec.name == keys for spec in signature.inputs)
                 variants = cls.variants if has_keys else ()  # tiles are of keys
                 run = partial(cls.run, len(signature.outputs))
-                declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants))
+                declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants, cls.output))
 
     @classmethod
     def run(cls, count: int, arguments: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:

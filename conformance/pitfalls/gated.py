@@ -287,6 +287,7 @@ class StateInStorageDtype(Recurrent):
     explanation = "The state is rounded to the storage dtype at every token, and loses what is small against it."
     citation = CHUNKS
     needs = "half and l > 16 and not narrow_state"
+    output = "state"
 
     def kept(self, state: Array) -> Array:
         return self.stored(state)

@@ -87,6 +87,11 @@ class _Roundings:
         return float(self.contract.gamma(self.width + GATE_REACH)) / LAMBDA + REGROUPED_OPERANDS**0.5 * self.contract.operand
 
     @cached_property
+    def solved(self) -> float:
+        """Relative error of a term T_ij b_j, of which there are as many as a chunk has tokens, one standard deviation."""
+        return float(self.contract.gamma(GATE_REACH)) / LAMBDA + 2**0.5 * self.contract.operand
+
+    @cached_property
     def product(self) -> float:
         """Relative error of an inner product over the width, at most."""
         return float(self.contract.gamma(self.width, alike=self.width))
@@ -187,7 +192,7 @@ def _perturbed(
     unit, flush = contract.unit_roundoff, rounds.width * contract.flush * live
     kept, tiny = np.hypot(unit, contract.state), (rounds.flush + contract.state_spacing) * live
     solved = _Solved(k.value, beta.value, rounds)
-    rows, sizes = np.empty((length, STACK, *v.shape[:2], 1, v.shape[3])), np.empty((length, *v.shape[:2], 1, v.shape[3]))
+    rows, sizes = (np.empty((length, *stack, *v.shape[:2], 1, v.shape[3]), samples.dtype) for stack in ((STACK,), ()))
     with np.errstate(over="ignore", invalid="ignore"):
         _perturb(samples, np.abs(rounds.likely * exact) + tiny, rounds.likely * exact + np.copysign(tiny, exact), noise)
         read = _as_read(samples, energy, rounds, live, noise)
@@ -233,7 +238,7 @@ class _Solved:
         self._lengths = _rows(squares)
         self._parts = _rows(squares * np.square(beta[..., None]))
         self._growth = _rows(FADING * np.maximum(1.0, np.square(1 - beta[..., None] * squares)))
-        self._likely, self._sum = rounds.likely, np.zeros(())
+        self._likely, self._sum = rounds.solved, np.zeros(())
 
     def decay(self, decay: np.ndarray) -> None:
         """Of everything before the token."""

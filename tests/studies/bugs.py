@@ -22,9 +22,7 @@ BACKWARD = "gradients are not judged yet"
 PAGED = "paged caches are not a method yet"
 VARLEN = "packed sequences of several lengths are not a method yet"
 ROUTING = "routing is not a method yet"
-LINEAR = "linear attention and delta rules are not methods yet"
 STATE_SPACE = "state space models are not methods yet"
-SPARSE = "sparse attention is not a method yet"
 LATENT = "latent attention is not a method yet"
 ROTARY = "rotary embeddings are not a method yet"
 RING = "attention over several devices is not a method yet"
@@ -97,11 +95,11 @@ ROWS: dict[str, tuple[str, str]] = {
     "B61": ("flash-linear-attention#842, flash-linear-attention#1088", ""),
     "B62": ("diffusers#14265", BACKWARD),
     "B63": ("sglang#33353, sglang#33327", ""),
-    "B64": ("flash-linear-attention#104, flash-linear-attention#99, flash-linear-attention#122, flash-linear-attention#77", LINEAR),
-    "B65": ("flash-linear-attention commit 0c1c0b65", LINEAR),
-    "B66": ("flash-linear-attention#623", LINEAR),
-    "B67": ("flash-linear-attention#794", LINEAR),
-    "B68": ("flash-linear-attention#850", LINEAR),
+    "B64": ("flash-linear-attention#104, flash-linear-attention#99, flash-linear-attention#122, flash-linear-attention#77", ""),
+    "B65": ("flash-linear-attention commit 0c1c0b65", ""),
+    "B66": ("flash-linear-attention#623", ""),
+    "B67": ("flash-linear-attention#794", ""),
+    "B68": ("flash-linear-attention#850", ""),
     "B69": ("flash-linear-attention#1141", BACKWARD),
     "B70": ("flash-linear-attention#1071", BACKWARD),
     "B71": ("flashinfer#2822", ""),
@@ -111,8 +109,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "B75": ("megablocks#87, minimind#858", ROUTING),
     "B76": ("NeMo Automodel#2591", ROUTING),
     "B77": ("flashinfer#3803", ROUTING),
-    "B78": ("nsa-release#3, lattice#6", SPARSE),
-    "B79": ("native-sparse-attention#23, native-sparse-attention#16", SPARSE),
+    "B78": ("nsa-release#3, lattice#6", ""),
+    "B79": ("native-sparse-attention#23, native-sparse-attention#16", ""),
     "B80": ("cudnn-frontend#385", BACKWARD),
     "B81": ("pytorch#139462", ""),
     "B82": ("pytorch#141126, pytorch#182593", ""),
@@ -131,7 +129,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "B95": ("llama.cpp#29034", ""),
     "B96": ("transformers#27114", ""),
     "B97": ("vllm#51902, pegainfer#613", "a row that changes within rounding is right; equality of bits is not judged"),
-    "B98": ("flash-linear-attention#671", f"{LINEAR}; {OPEN}"),
+    "B98": ("flash-linear-attention#671", OPEN),
     "B99": ("cudnn-frontend#1083", ""),
     "B100": ("cudnn-frontend#462", BACKWARD),
     "B101": ("TransformerEngine#3249", BACKWARD),
@@ -148,7 +146,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "B112": ("mamba#716", STATE_SPACE),
     "B113": ("pytorch#188302, pytorch#148476", BACKWARD),
     "B114": ("pytorch#162362", "as B22"),
-    "B115": ("TileOps#905", f"{SPARSE}; {OPEN}"),
+    "B115": ("TileOps#905", f"{LATENT}; {OPEN}"),
     "B116": ("mlir-air#1427, mlir-air#1450", ""),
     "B117": ("Liger-Kernel#259", "a mistake of a checker: tests/conformance/test_power.py feeds the judge NaN and single wrong elements"),
     "B118": ("ninetoothed#199", "a mistake of a reference: tests/oracle/test_enclosure.py holds the oracle to rigorous enclosures"),
