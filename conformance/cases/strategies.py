@@ -161,11 +161,14 @@ def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe]
     hides = bool(not may_hide or may_hide & {*arrays, *options})
     if method.unread is None or not (hides or method.foreign):
         return arrays
-    kind = choose(("", "garbage")) if method.foreign is None else choose(("nan", "nan", "garbage", ""))
+    kind = choose(("", "garbage")) if method.foreign is None else choose(("nan", "nan", "nan", "garbage", ""))
     if not kind:
         return arrays
     # A query of any size makes a huge key overflow, which is no fault of the implementation.
     huge = kind == "garbage" or bool(may_hide & {*arrays, *options})
+    if method.foreign is not None:  # what repeats in memory holds nothing of its own
+        repeating = [name for name in method.hiding if arrays[name].layout.startswith("expanded")]
+        arrays = {**arrays, **{name: replace(arrays[name], layout="contiguous") for name in repeating}}
     filled = {
         name: replace(arrays[name], garbage=kind, gain=1.0 if name == method.hiding[0] and huge else arrays[name].gain)
         for name in method.hiding
