@@ -29,7 +29,7 @@ NAMED_SIZES: dict[str, tuple[int, ...]] = {
     "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64),
     "block_size": (4, 2, 1, 3, 8, 5, 16, 32),
     "max_blocks": (3, 2, 4, 1, 5, 2, 8, 12, 33, 65),
-    "edges": (3, 2, 4, 5, 3, 8, 4, 6, 1),
+    "edges": (3, 2, 4, 3, 3, 5, 8, 4, 2, 3, 1),
 }
 
 # A length that no stage finds too long.

@@ -69,6 +69,7 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     }
     if method.visible is not None and choose((False,) * 14 + (True,)):
         arrays, options = _far_below(choose, arrays, options)
+    arrays = _alike(choose, method, arrays)
     dims = _telling(choose, dims, arrays)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
@@ -79,6 +80,15 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
     contiguous = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
     return contiguous if implementation.admits(contiguous.facts()) else None
+
+
+def _alike(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe]) -> dict[str, ArrayRecipe]:
+    """Queries and keys of packed sequences that are split alike, in half of the cases: else few sequences have some of both."""
+    edges = [name for name, domain in method.domains.items() if domain.startswith("cumulative ") and name in arrays]
+    if len(edges) < 2 or choose((False, True)):
+        return arrays
+    first = arrays[edges[0]]
+    return {**arrays, **{name: replace(arrays[name], recipe=first.recipe, seed=first.seed) for name in edges[1:]}}
 
 
 def _telling(choose: Choose, dims: dict[str, int], arrays: dict[str, ArrayRecipe]) -> dict[str, int]:
