@@ -311,7 +311,7 @@ def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> st
     def row(number: int, other: int) -> str:
         here, there = (np.unravel_index(max(one, 0), sizes) for one in (number, other))
         where = list(zip(letters, here, there, strict=True))
-        told = [f"{VALUES[letter]} {a}" for letter, a, b in where if a != b or letter == row_axis]
+        told = [f"{VALUES[letter]} {a}" for letter, a, b in where if a != b or letter in (row_axis, "num_blocks")]
         return ", ".join(told)
 
     if (other := wrong & (was >= 0) & (meant >= 0) & (was != meant)).any():

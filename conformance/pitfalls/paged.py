@@ -198,6 +198,7 @@ class HeadsBeforePlaces(Misplaced):
 class BlocksOfSixteen(Misplaced):
     name = "block-size-taken-as-16"
     explanation = "Block and offset are computed with 16 places a block, whatever the cache has."
+    citation = "flashinfer#4347"
     needs = "block_size != 16 and wrong"
 
     def entries(self, place: Array) -> Array:
@@ -240,7 +241,7 @@ class WindowOfLongest(Misplaced):
 class ValuesNotCleared(Paged):
     name = "foreign-values-times-zero"
     explanation = "Values behind the context get a weight of 0 and are multiplied: what lies there leaks when it is NaN."
-    citation = "vllm#936"
+    citation = "vllm#42494"
     needs = "poisoned"
 
     def cleared(self, rows: Array, counted: Array, name: str) -> Array:
@@ -263,7 +264,7 @@ class KeysNotCleared(Paged):
 class RestTimesZero(ValuesNotCleared):
     name = "rest-of-block-times-zero"
     explanation = "Only the blocks of a context are read, but the values behind it in the last one are multiplied by a weight of 0."
-    citation = "flash-attention#1745"
+    citation = "flashinfer#942"
 
     def cleared(self, rows: Array, counted: Array, name: str) -> Array:
         read = self.in_used_blocks()
