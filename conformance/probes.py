@@ -18,6 +18,7 @@ from conformance.cases.values import SELECTING_GAIN
 from conformance.invariants import DENSE, MERGE
 from conformance.judge import Judgement, compare
 from conformance.registry import Implementation
+from conformance.serving_probes import SERVING_PROBES
 from oracle import get_method
 from oracle.readings import EXACT_KINDS, Expected
 
@@ -254,6 +255,7 @@ PROBES = {
     "quantize": QUANTIZE_PROBES, "dequantize": DEQUANTIZE_PROBES,
     **dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES, **LINEAR_PROBES,
     "native_sparse_attention": NATIVE_SPARSE_PROBES, "differential_attention": DIFFERENTIAL_PROBES, "latent_attention": LATENT_PROBES,
+    **SERVING_PROBES,
 }  # fmt: skip
 TILES = {"block": 16, "count": 3}
 
@@ -320,7 +322,7 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         return ""
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _leaked(case, got, wanted) or _hidden(case, got, wrong)
-    chooses = case.specification.visible is not None or case.method in MERGE
+    chooses = ("q" in case.arrays and (case.specification.visible or case.specification.foreign)) or case.method in MERGE
     if not said and chooses and values is not None and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
     return said
@@ -331,9 +333,17 @@ def _values(case: Case) -> str:
     return next((name for name in ("outs", "v", "v_pages") if name in case.arrays), "")
 
 
+# What the axes of an output and of values go through.
+ROWS = {"b": "batch", "h": "head", "l": "query"}
+VALUES = {
+    "n": "part", "b": "batch", "g": "key/value head", "s": "key", "h": "head", "l": "row", "num_blocks": "block", "block_size": "offset",
+}  # fmt: skip
+
+
 def _query(case: Case, index: tuple[int, ...]) -> str:
-    places = zip(("batch", "head", "query"), index, (case.dims[letter] for letter in "bhl"), strict=True)
-    return ", ".join(f"{name} {place}" for name, place, size in places if size > 1 or name == "query")
+    letters = case.specification.signature.outputs[0].dims[:-1]
+    places = [(ROWS[letter], place, case.dims[letter]) for letter, place in zip(letters, index, strict=True)]
+    return ", ".join(f"{name} {place}" for name, place, size in places if size > 1 or name == "query") or "query 0"
 
 
 def _first(chosen: np.ndarray) -> tuple[int, ...]:
@@ -350,17 +360,17 @@ def _decoded(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
     name = _values(case)
-    letters = "nbhl" if name == "outs" else "bgs"
-    sizes = case.shape(name)[:-1]
+    letters, sizes = case.axes(name)[:-1], case.shape(name)[:-1]
     count, recipe = int(np.prod(sizes)), case.arrays[name]
     if recipe.seed or recipe.layout.startswith("expanded") or count > 1 << got.shape[-1]:
         return ""
-    names = {"n": "part", "b": "batch", "g": "key/value head", "s": "key", "h": "head", "l": "row"}
+    row_axis = next(letter for letter in ("s", "l", "block_size") if letter in letters)
     meant, was = _decoded(wanted.value.astype(np.float64), count), _decoded(got, count)
 
     def row(number: int, other: int) -> str:
         here, there = (np.unravel_index(max(one, 0), sizes) for one in (number, other))
-        told = [f"{names[letter]} {a}" for letter, a, b in zip(letters, here, there, strict=True) if a != b or letter == letters[-1]]
+        where = list(zip(letters, here, there, strict=True))
+        told = [f"{VALUES[letter]} {a}" for letter, a, b in where if a != b or letter in (row_axis, "num_blocks")]
         return ", ".join(told)
 
     if (other := wrong & (was >= 0) & (meant >= 0) & (was != meant)).any():
@@ -376,6 +386,8 @@ def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> st
 
 
 def _weights(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> str:
+    if case.axes(_values(case)) not in (("b", "g", "s", "e"), ("b", "h", "l", "e")):
+        return ""
     recipe, keys = case.arrays["v"], case.dims.get("s", case.dims["l"])
     if keys > got.shape[-1]:
         return ""

@@ -158,6 +158,11 @@ class Method:
         given = [spec for spec in self.signature.inputs if not (spec.broadcast or spec.loose) and arguments.get(spec.name) is not None]
         return {dim: size for spec in given for dim, size in zip(spec.dims, np.shape(arguments[spec.name]), strict=True)}
 
+    def related(self, name: str) -> tuple[str, ...]:
+        """The arrays by which the elements of an array have to go, as its domain says."""
+        arrays = {spec.name for spec in self.signature.inputs}
+        return tuple(word for word in self.domains.get(name, "").split()[1:] if word in arrays)
+
     def derive(self, sizes: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, int]:
         """The sizes of the dimensions that follow from others and from options."""
         given = self.given(options)
@@ -183,8 +188,10 @@ class Method:
                 raise OptionError(f"{spec.name}.dtype={values.dtype}, but should be bool [{self.name}]")
             if spec.kind == "int" and values.dtype.kind not in "iu":
                 raise OptionError(f"{spec.name}.dtype={values.dtype}, but should be an integer dtype [{self.name}]")
-            if spec.name in self.domains:
-                check_domain(spec.name, values, self.domains[spec.name], sizes, self.name, arguments)
+        # An array by which others go is checked before them.
+        for name in sorted(self.domains, key=lambda name: len(self.related(name))):
+            if arguments.get(name) is not None:
+                check_domain(name, np.asarray(arguments[name]), self.domains[name], sizes, self.name, arguments)
 
     def __call__(self, *arrays: Any, **keywords: Any) -> Any:
         """Evaluate the specification in float64; see its docstring for shapes and options."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases.integers import make_integers, recipes_of_integers, related
+from conformance.cases.integers import make_integers, recipes_of_integers
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
 from conformance.cases.options import OptionTextError, as_argument, parse_option
 from conformance.cases.values import (
@@ -208,7 +208,7 @@ class Case:
             meaning: conventions that decide which elements are never read, where garbage goes.
         """
         made: dict[str, np.ndarray] = {}
-        for name in sorted(self.arrays, key=lambda name: len(related(self.specification, name))):
+        for name in sorted(self.arrays, key=lambda name: len(self.specification.related(name))):
             made[name] = self._make(name, self.arrays[name], made)
             if (repeated := broadcast_axis(self.arrays[name].layout, made[name].shape, self.axes(name))) is not None:
                 made[name] = np.broadcast_to(np.take(made[name], [0], axis=repeated), made[name].shape).copy()
@@ -317,7 +317,7 @@ class Case:
         if spec.kind == "bool":
             return make_mask(recipe.recipe, recipe.seed, shape)
         if spec.kind == "int":
-            others = tuple(made[other] for other in related(method, name))
+            others = tuple(made[other] for other in method.related(name))
             return make_integers(recipe.recipe, recipe.seed, shape, method.domains[name], self.dims, others)
         if (form := self.code_format(spec)) is not None:
             return make_codes(recipe.recipe, recipe.seed, shape, form)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oracle.catalogue import Method
 from oracle.domains import LAST_POSITION, used_blocks
 
-__all__ = ["INTEGER_RECIPES", "kind_of_integers", "make_integers", "plain_integers", "recipes_of_integers", "related"]
+__all__ = ["INTEGER_RECIPES", "kind_of_integers", "make_integers", "plain_integers", "recipes_of_integers"]
 
 
 @dataclass(frozen=True)
@@ -339,12 +338,6 @@ def plain_integers(domain: str) -> tuple[tuple[str, ...], ...]:
     """What a case is shrunk to, from the plainest on: zeros where they are allowed, then the first recipe of the domain."""
     names = recipes_of_integers(domain)
     return (("zeros",), names[:1]) if domain.startswith("index ") else (names[:1], names[1:2])
-
-
-def related(method: Method, name: str) -> tuple[str, ...]:
-    """The arrays by which the integers of an array have to go."""
-    arrays = {spec.name for spec in method.signature.inputs}
-    return tuple(word for word in method.domains.get(name, "").split()[1:] if word in arrays)
 
 
 def make_integers(

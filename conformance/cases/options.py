@@ -90,7 +90,8 @@ def draw_option(choose: Choose, kind: Kind, dims: Mapping[str, int], tile: int, 
 
 
 def _window(choose: Choose, dims: Mapping[str, int], tile: int) -> tuple[int | None, int | None]:
-    within = [choose(range(max(dims.get(length, 8), 1) + 1)) for length in "lls"]
+    sequences = max(dims.get("edges", 2) - 1, 1)  # that share a length, where they are packed
+    within = [choose(range(max(dims.get(length, 8) // sequences, 1) + 1)) for length in "lls"]
     reaches = (0, 1, 2, 3, None, tile - 1, tile, tile + 1, None, *within)
     return choose(reaches), choose(reaches)
 

@@ -69,6 +69,7 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     }
     if method.visible is not None and choose((False,) * 14 + (True,)):
         arrays, options = _far_below(choose, arrays, options)
+    arrays = _alike(choose, method, arrays)
     dims = _telling(choose, dims, arrays)
     arrays = _with_garbage(choose, method, arrays, options)
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
@@ -79,6 +80,15 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
     contiguous = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
     return contiguous if implementation.admits(contiguous.facts()) else None
+
+
+def _alike(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe]) -> dict[str, ArrayRecipe]:
+    """Queries and keys of packed sequences that are split alike, in half of the cases: else few sequences have some of both."""
+    edges = [name for name, domain in method.domains.items() if domain.startswith("cumulative ") and name in arrays]
+    if len(edges) < 2 or choose((False, True)):
+        return arrays
+    first = arrays[edges[0]]
+    return {**arrays, **{name: replace(arrays[name], recipe=first.recipe, seed=first.seed) for name in edges[1:]}}
 
 
 def _telling(choose: Choose, dims: dict[str, int], arrays: dict[str, ArrayRecipe]) -> dict[str, int]:
@@ -163,11 +173,14 @@ def _with_garbage(choose: Choose, method: Method, arrays: dict[str, ArrayRecipe]
     hides = bool(not may_hide or may_hide & {*arrays, *options})
     if method.unread is None or not (hides or method.foreign):
         return arrays
-    kind = choose(("", "garbage")) if method.foreign is None else choose(("nan", "nan", "garbage", ""))
+    kind = choose(("", "garbage")) if method.foreign is None else choose(("nan", "nan", "nan", "garbage", ""))
     if not kind:
         return arrays
     # A query of any size makes a huge key overflow, which is no fault of the implementation.
     huge = kind == "garbage" or bool(may_hide & {*arrays, *options})
+    if method.foreign is not None:  # what repeats in memory holds nothing of its own
+        repeating = [name for name in method.hiding if arrays[name].layout.startswith("expanded")]
+        arrays = {**arrays, **{name: replace(arrays[name], layout="contiguous") for name in repeating}}
     filled = {
         name: replace(arrays[name], garbage=kind, gain=1.0 if name == method.hiding[0] and huge else arrays[name].gain)
         for name in method.hiding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod, sqrt
@@ -95,7 +95,7 @@ class Facts:
     @cached_property
     def _of_values(self) -> tuple[dict[str, Flag], dict[str, float]]:
         case, arguments = self.case, self.case.arguments(self.meaning)
-        flags, magnitudes = [*_variety(case, arguments)], {}
+        flags, magnitudes = [*_variety(case, arguments), *_integers(case, arguments)], {}
         method = case.specification
         softmax = {**SPARSE, **SERVED}.get(method.name, Reference if method.name in Reference.methods else None)
         if softmax is not None and case.size:
@@ -178,6 +178,61 @@ def _variety(case: Case, arguments: Mapping[str, Any]) -> Iterator[Flag]:
             for index, axis in enumerate(case.axes(spec.name)):
                 if (array != np.take(array, [0], axis=index)).any():
                     yield Flag(f"{spec.name} differs between {AXES[axis]}", of_values=True, cost=1.2)
+
+
+def _integers(case: Case, arguments: Mapping[str, Any]) -> Iterator[Flag]:
+    """Statements about integers, by the kind of their domain."""
+    for name, domain in case.specification.domains.items():
+        kind, *parameters = domain.split()
+        if kind in _STATEMENTS and name in arguments:
+            sizes = [case.dims[word] for word in parameters if word in case.dims]
+            for text, true in _STATEMENTS[kind](arguments[name], sizes):
+                if np.any(true):
+                    yield Flag(text.format(name=name), of_values=True, cost=1.1)
+
+
+Statements = Iterator[tuple[str, Any]]
+
+
+def _of_contexts(contexts: np.ndarray, sizes: list[int]) -> Statements:
+    size, some = sizes[0], contexts > 0
+    yield "some context is empty", ~some
+    yield "some context is a whole number of blocks", some & (contexts % size == 0)
+    yield "the last block of some context is partial", contexts % size > 0
+    yield "the last position of some context is the first of its block", (contexts % size == 1) & (contexts > 1)
+    yield "some context goes beyond its first block", contexts > size
+    yield "contexts differ", contexts != contexts[:1]
+
+
+def _of_tables(table: np.ndarray, sizes: list[int]) -> Statements:
+    entries = table[table >= 0]
+    yield "some entry of {name} is -1", table < 0
+    yield "some block stands in two entries of {name}", len(np.unique(entries)) < len(entries)
+    yield "the blocks of some row of {name} do not follow each other", (np.diff(table) != 1) & (table[:, 1:] >= 0)
+    yield "block 0 stands in {name}", table == 0
+
+
+def _of_edges(edges: np.ndarray, sizes: list[int]) -> Statements:
+    lengths = np.diff(edges)
+    yield "some sequence of {name} is empty", lengths == 0
+    yield "the lengths of {name} differ", lengths != lengths[:1]
+
+
+def _of_slots(slots: np.ndarray, sizes: list[int]) -> Statements:
+    yield "some slot is -1", slots < 0
+    yield "slots do not follow each other", np.diff(slots) != 1
+
+
+def _of_positions(positions: np.ndarray, sizes: list[int]) -> Statements:
+    yield "some position is not 0", positions > 0
+    yield "positions do not count from 0", positions != np.arange(positions.shape[-1])
+    yield "positions differ between sequences", positions != positions[:1]
+    yield "some position does not follow the one before", np.diff(positions) != 1
+
+
+_STATEMENTS: dict[str, Callable[[np.ndarray, list[int]], Statements]] = {
+    "context": _of_contexts, "block-table": _of_tables, "cumulative": _of_edges, "slots": _of_slots, "position": _of_positions,
+}  # fmt: skip
 
 
 def _visibility(case: Case, allowed: np.ndarray) -> Iterator[Flag]:

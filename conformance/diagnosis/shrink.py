@@ -126,7 +126,7 @@ def _without_option(case: Case, name: str) -> Iterator[Case]:
 
 def _ungrouped(case: Case) -> Iterator[Case]:
     dims = case.dims
-    if KV_HEADS in dims and dims.get(QUERY_HEADS) != dims[KV_HEADS]:
+    if {KV_HEADS, QUERY_HEADS} <= set(dims) and dims[QUERY_HEADS] != dims[KV_HEADS]:
         yield replace(case, dims={**dims, QUERY_HEADS: dims[KV_HEADS]})
 
 

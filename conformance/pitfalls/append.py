@@ -134,6 +134,7 @@ class OffsetFromBlocks(Append):
 class BlocksOfSixteen(Append):
     name = "block-size-taken-as-16"
     explanation = "Block and offset are computed with 16 places a block, whatever the cache has."
+    citation = "vllm#27547"
     needs = "block_size != 16 and wrong"
 
     def places(self, slots: Array) -> tuple[Array, Array]:

@@ -198,6 +198,7 @@ class HeadsBeforePlaces(Misplaced):
 class BlocksOfSixteen(Misplaced):
     name = "block-size-taken-as-16"
     explanation = "Block and offset are computed with 16 places a block, whatever the cache has."
+    citation = "flashinfer#4347"
     needs = "block_size != 16 and wrong"
 
     def entries(self, place: Array) -> Array:
@@ -240,7 +241,7 @@ class WindowOfLongest(Misplaced):
 class ValuesNotCleared(Paged):
     name = "foreign-values-times-zero"
     explanation = "Values behind the context get a weight of 0 and are multiplied: what lies there leaks when it is NaN."
-    citation = "vllm#936"
+    citation = "vllm#42494"
     needs = "poisoned"
 
     def cleared(self, rows: Array, counted: Array, name: str) -> Array:
@@ -258,3 +259,41 @@ class KeysNotCleared(Paged):
 
     def masked(self, logits: Array, allowed: Array) -> Array:
         return logits + np.where(allowed, 0.0, -np.inf).astype(self.dtype)
+
+
+class RestTimesZero(ValuesNotCleared):
+    name = "rest-of-block-times-zero"
+    explanation = "Only the blocks of a context are read, but the values behind it in the last one are multiplied by a weight of 0."
+    citation = "flashinfer#942"
+
+    def cleared(self, rows: Array, counted: Array, name: str) -> Array:
+        read = self.in_used_blocks()
+        return super().cleared(np.where(read[:, None, :, None], rows, 0.0).astype(self.dtype), counted, name)
+
+    def in_used_blocks(self) -> Array:
+        """Which places lie in blocks that hold positions of the context, (B, S)."""
+        blocks = -(-self.contexts() // self.block_size())
+        return np.arange(self.width_of_table() * self.block_size()) < blocks[:, None] * self.block_size()
+
+
+class RestMaskedByAdding(KeysNotCleared):
+    name = "rest-of-block-masked-by-adding"
+    explanation = "Only the blocks of a context are read, but the keys behind it in the last one are hidden by adding minus infinity."
+    citation = "Wan2GP#1628"
+
+    def cleared(self, rows: Array, counted: Array, name: str) -> Array:
+        read = RestTimesZero.in_used_blocks(self)  # type: ignore[arg-type]
+        return super().cleared(np.where(read[:, None, :, None], rows, 0.0).astype(self.dtype), counted, name)
+
+
+def _with_unused_as_first(*mistakes: type[Paged]) -> None:
+    """Declare mistakes that read entries of -1 once more: where the kernel clamps them, which reads block 0."""
+    for mistake in mistakes:
+        facts = {
+            "name": f"{mistake.name}-unused-as-block-0", "explanation": f"{mistake.explanation} An entry of -1 is clamped to block 0.",
+            "unused": 0,
+        }  # fmt: skip
+        type(f"{mistake.__name__}AsFirst", (mistake,), facts)
+
+
+_with_unused_as_first(ContextOneLong, ContextIgnored, ContextOfLongest, ContextOfFirst, ValuesNotCleared, KeysNotCleared)

@@ -110,7 +110,7 @@ class AlwaysInHalves(Rotary):
 class AlwaysInterleaved(Rotary):
     name = "pairs-always-interleaved"
     explanation = "Columns 2 i and 2 i + 1 are paired although the two halves are meant."
-    citation = "gpt-neox#834"
+    citation = "onnxruntime#26390"
     needs = "not interleaved and pairs > 1 and moved"
 
     def interleaved(self) -> bool:
@@ -190,7 +190,7 @@ class PositionsOneBehind(Rotary):
 class PositionsIgnored(Rotary):
     name = "positions-from-zero-always"
     explanation = "Tokens are counted from 0 in every call: behind a cache, or padding on the left, they stand elsewhere."
-    citation = "transformers#22161"
+    citation = "flashinfer#847"
     needs = "turned > 0 and elsewhere"
 
     def facts(self) -> dict[str, Any]:

@@ -90,10 +90,15 @@ class Served(Reference):
 
 
 class Paged(Served):
-    """Paged attention: one query a sequence, whose keys lie in blocks."""
+    """Paged attention: one query a sequence, whose keys lie in blocks.
+
+    Attributes:
+        unused: which block is read for an entry of -1; -1 for the last one.
+    """
 
     method = "paged_attention"
     methods: ClassVar[tuple[str, ...]] = (method,)
+    unused: ClassVar[int] = -1
 
     def dense(self) -> dict[str, Array]:
         place = np.arange(self.width_of_table() * self.block_size())
@@ -137,7 +142,7 @@ class Paged(Served):
         """What stands at each position, whether it counts or not, (B, Hkv, S, width)."""
         table, pages = self.table(name), self.pages(name)
         blocks = table[:, np.minimum(self.entries(place), max(table.shape[1] - 1, 0))] if table.shape[1] else table
-        return pages[np.clip(blocks, -1, len(pages) - 1), self.offsets(place)].swapaxes(1, 2)
+        return pages[np.minimum(np.where(blocks < 0, self.unused, blocks), len(pages) - 1), self.offsets(place)].swapaxes(1, 2)
 
     def cleared(self, rows: Array, counted: Array, name: str) -> Array:
         """Rows with zeros where no position counts: 0 * NaN is NaN."""

@@ -58,7 +58,6 @@ def rotary_complex(
     pairs = (turned[..., 0::2], turned[..., 1::2]) if interleaved else (turned[..., :half], turned[..., half:])
     angle = _angles(positions, half, base, dtype)
     product = torch.complex(*(part.contiguous() for part in pairs)) * torch.polar(torch.ones_like(angle), angle)
-    joined = (
-        torch.stack([product.real, product.imag], dim=-1).flatten(-2) if interleaved else torch.cat([product.real, product.imag], dim=-1)
-    )
+    parts = [product.real, product.imag]
+    joined = torch.stack(parts, dim=-1).flatten(-2) if interleaved else torch.cat(parts, dim=-1)
     return torch.cat([joined.to(x.dtype), rest], dim=-1)

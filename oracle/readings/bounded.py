@@ -96,6 +96,13 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
         """As `numpy.reshape`."""
         return self.restructure(lambda array: array.reshape(*shape))
 
+    def lifted(self, values: np.ndarray) -> Bounded:
+        """Other numbers, as inputs of the same evaluation: exact where the format of the accumulation holds them."""
+        form, made = self.contract.accumulate, Bounded.exact(values.astype(self.value.dtype), self.contract)
+        with np.errstate(over="ignore"):
+            rounded = np.abs(values) * form.unit_roundoff * (values.astype(form.dtype).astype(np.float64) != values)
+        return Bounded(made.value, np.where(np.abs(values) > form.largest, np.inf, made.error + rounded), self.contract)
+
     def restructure(self, view: Callable[[np.ndarray], np.ndarray]) -> Bounded:
         """Apply an operation that only moves or copies elements."""
         error = self.error if self.error.shape == self.value.shape else np.broadcast_to(self.error, self.value.shape)

@@ -56,10 +56,8 @@ def number(x: float, like: Any) -> Any:
 def constants(values: np.ndarray, like: Any) -> Any:
     """Exact numbers that enter a computation as inputs do: what is computed from them has the errors of the reading."""
     values = np.asarray(values, dtype=np.float64)
-    if isinstance(like, Bounded):
-        return Bounded.exact(values.astype(like.value.dtype), like.contract)
-    if isinstance(like, Perturbed):
-        return Perturbed.exact(values.astype(like.value.dtype), like.noise)
+    if hasattr(like, "lifted"):
+        return like.lifted(values)
     return balls(values) if is_balls(like) else values.astype(like.dtype)
 
 

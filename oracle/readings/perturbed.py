@@ -89,6 +89,10 @@ class Perturbed(np.lib.mixins.NDArrayOperatorsMixin):
         """An input: the same in all samples."""
         return cls(np.broadcast_to(value, (STACK, *value.shape)), noise)
 
+    def lifted(self, values: np.ndarray) -> Perturbed:
+        """Other exact numbers, as inputs of the same evaluation."""
+        return Perturbed.exact(values.astype(self.samples.dtype), self.noise)
+
     @property
     def value(self) -> np.ndarray:
         """The exact sample."""

@@ -12,11 +12,13 @@ from conformance.cases.values import CODED_RECIPES
 from conformance.diagnosis.diagnose import diagnose
 from conformance.examine import Examiner
 from conformance.isolation.sandbox import InProcess
-from conformance.probes import probe_cases
+from conformance.probes import probe_cases, reading
 from conformance.registry import Implementation, block_sizes, split_counts
 from oracle import METHODS
 from oracle.dense import allowed_keys
 from oracle.formats import FORMATS
+from oracle.readings import budget, expected
+from oracle.readings.contract import CONTRACTS
 
 VIOLATIONS = Path(__file__).with_name("violations.py")
 CORPUS = Path(__file__).parent.parent / "mutants" / "numpy_wrong"
@@ -172,3 +174,68 @@ def test_the_smallest_case_is_plain_and_what_the_first_one_said_stands_beside_it
     assert diagnosed.case.size < case.size
     assert "read key" in diagnosed.reads
     assert str(case) in diagnosed.reads
+
+
+def numbers_of(values):
+    """The numbers that rows of binary digits stand for."""
+    return (values.astype(int) << np.arange(values.shape[-1])).sum(axis=-1)
+
+
+@pytest.mark.parametrize("method", ["paged_attention", "varlen_attention"])
+def test_of_equal_weights_the_answer_is_the_mean_of_the_numbers_that_are_read(method):
+    plain = 0
+    for case in probe_cases(taking_everything(method), "float64"):
+        given = case.without_garbage().arguments()
+        if not given["q"].any() and "window" not in given and not given.get("causal"):
+            plain += 1
+            values, out = given["v_pages" if method == "paged_attention" else "v"], METHODS[method](**case.arguments())
+            np.testing.assert_allclose(out, mean_of_read(method, given, values), rtol=1e-12)
+    assert plain >= 4
+
+
+def mean_of_read(method, given, values):
+    group, heads = given["q"].shape[1] // values.shape[-2], given["q"].shape[1]
+    if method == "varlen_attention":
+        first, second = given["cu_seqlens_q"], given["cu_seqlens_k"]
+        rows = [values[second[i] : second[i + 1]] for i in range(len(first) - 1) for _ in range(first[i + 1] - first[i])]
+    else:
+        size = given["k_pages"].shape[1]
+        tables = zip(given["block_table"], given["context_lens"], strict=True)
+        rows = [np.array([values[row[t // size], t % size] for t in range(n)]).reshape(n, *values.shape[2:]) for row, n in tables]
+    means = [own.mean(axis=0) if len(own) else np.zeros(own.shape[1:]) for own in rows]
+    return np.repeat(np.array(means), group, axis=1).reshape(-1, heads, values.shape[-1])
+
+
+def test_the_probes_of_writing_say_which_row_each_place_holds():
+    for case in probe_cases(taking_everything("append_to_pages"), "float32"):
+        given, (keys, _) = case.arguments(), METHODS["append_to_pages"](**case.arguments())
+        size, heads = given["k_pages"].shape[1:3]
+        for token, slot in enumerate(given["slots"]):
+            if slot >= 0:
+                np.testing.assert_array_equal(numbers_of(keys[slot // size, slot % size]), 1 + token * heads + np.arange(heads))
+
+
+def test_the_probes_of_rotations_hold_sines_and_cosines():
+    first, second, halves, interleaved, *_ = probe_cases(taking_everything("rotary_embedding"), "float64")
+    np.testing.assert_array_equal(METHODS["rotary_embedding"](**first.arguments()), first.arguments()["x"])
+    t = np.arange(9)
+    np.testing.assert_allclose(
+        METHODS["rotary_embedding"](**second.arguments())[0, 0], np.stack([np.cos(t) - np.sin(t), np.sin(t) + np.cos(t)], -1), atol=1e-12
+    )
+    for case, partner in ((halves, 4), (interleaved, 1)):
+        out = METHODS["rotary_embedding"](**case.arguments())[0, 0]
+        np.testing.assert_allclose(out[8, [0, partner]], [np.cos(8.0), np.sin(8.0)], atol=1e-12)  # row 8 is 1 in column 0
+
+
+def test_a_probe_names_the_place_of_the_cache_that_was_read():
+    line = (
+        "paged_attention float32 b=1 h=1 d=2 num_blocks=4 block_size=4 g=1 e=6 max_blocks=1 q=zeros(0) k_pages=normal(0) v_pages=bits(0) "
+        "block_table=scattered(1) context_lens=first_blocks(21)"
+    )
+    case = parse_case(line)
+    given = case.arguments()
+    assert given["context_lens"].tolist() == [1]
+    [block] = given["block_table"][0]
+    wanted = expected(budget(METHODS["paged_attention"], given, CONTRACTS["float32"])[0], "float32")
+    got = np.broadcast_to(given["v_pages"][(block + 1) % 4, 2], wanted.value.shape)
+    assert reading(case, got, wanted) == f"query 0 read block {(block + 1) % 4}, offset 2 where block {block}, offset 0 was meant"

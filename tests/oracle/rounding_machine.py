@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from oracle.formats import FORMATS
-from oracle.readings.contract import CONTRACTS, EXP_ROUNDOFFS
+from oracle.readings.contract import CONTRACTS, EXP_ROUNDOFFS, TRIGONOMETRIC_ROUNDOFFS
 
 CONTRACT_OF = {"float32": CONTRACTS["float32"], "float16": CONTRACTS["float16-full"], "bfloat16": CONTRACTS["bfloat16-full"]}
 DIRECTIONS = {"up": 1.0, "down": -1.0}
@@ -79,6 +79,12 @@ class Machine:
             return self.round(1 - self.divide(2.0, self.round(self.exp(2 * x) + 1)))
         return np.clip(self.round(np.tanh(x), EXP_ROUNDOFFS), -1, 1)
 
+    def cos(self, x):
+        return np.clip(self.round(np.cos(x), TRIGONOMETRIC_ROUNDOFFS), -1, 1)
+
+    def sin(self, x):
+        return np.clip(self.round(np.sin(x), TRIGONOMETRIC_ROUNDOFFS), -1, 1)
+
     def divide(self, a, b):
         return self.round(a * self.round(1 / b)) if self.reciprocals else self.round(a / b)
 
@@ -134,7 +140,8 @@ class Rounded(np.lib.mixins.NDArrayOperatorsMixin):
                 return Rounded(machine.round(ufunc(*values)), machine)
             if ufunc in EXACT:
                 return Rounded(ufunc(*values), machine)
-            own = {np.true_divide: "divide", np.matmul: "matmul", np.exp: "exp", np.log: "log", np.tanh: "tanh", np.sqrt: "sqrt"}
+            own = {np.true_divide: "divide", np.matmul: "matmul", np.exp: "exp", np.log: "log", np.tanh: "tanh", np.sqrt: "sqrt",
+                   np.cos: "cos", np.sin: "sin"}  # fmt: skip
             return Rounded(getattr(machine, own[ufunc])(*values), machine)
 
     def __array_function__(self, function, types, args, kwargs):
@@ -146,6 +153,9 @@ class Rounded(np.lib.mixins.NDArrayOperatorsMixin):
         ]
         plain = [arg.value if isinstance(arg, Rounded) else arg for arg in plain]
         return Rounded(function(*plain, **kwargs), self.machine)
+
+    def lifted(self, values):
+        return self.machine.lift(values)
 
     def __getitem__(self, index):
         return Rounded(self.value[index], self.machine)

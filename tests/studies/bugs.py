@@ -19,21 +19,17 @@ from conformance.pitfalls import pitfalls_for
 from oracle import METHODS
 
 BACKWARD = "gradients are not judged yet"
-PAGED = "paged caches are not a method yet"
-VARLEN = "packed sequences of several lengths are not a method yet"
 ROUTING = "routing is not a method yet"
 STATE_SPACE = "state space models are not methods yet"
 LATENT = "latent attention is not a method yet"
-ROTARY = "rotary embeddings are not a method yet"
 RING = "attention over several devices is not a method yet"
 QUANTISED = "quantised caches are not a method yet"
 OPEN = "the report leaves the cause open"
-PROPERTY = "NaN where nothing may read is a property that a certificate states, not a finding; finite garbage there is drawn"
 
 # Identifier: its reports, and for rows that nothing re-creates, why. "as Bnn" is the same mistake as another row.
 ROWS: dict[str, tuple[str, str]] = {
     "B01": ("pytorch#103963, pytorch#103749, pytorch#109517", ""),
-    "B02": ("pytorch#101967, flashinfer#942, flashinfer#945", PROPERTY),
+    "B02": ("pytorch#101967, flashinfer#942, flashinfer#945", ""),
     "B03": ("flashinfer#4401, flashinfer#4267, flashinfer#4450, flashinfer#4451, flashinfer#4452", ""),
     "B04": ("flash-attention commit 26d7d92f", ""),
     "B05": ("flash-attention#443", BACKWARD),
@@ -74,8 +70,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "B40": ("flashinfer#3838 (defect 1)", ""),
     "B41": ("flashinfer#1395", ""),
     "B42": ("flashinfer#3022", ""),
-    "B43": ("flashinfer#4347, vllm#27547, vllm#42420", PAGED),
-    "B44": ("vllm#42494, vllm#53856, vllm#14597", f"{PAGED}; {PROPERTY}"),
+    "B43": ("flashinfer#4347, vllm#27547, vllm#42420", ""),
+    "B44": ("vllm#42494, vllm#53856, vllm#14597", ""),
     "B45": ("flashinfer#1023, flashinfer#4979, vllm#42580, sglang#20705", QUANTISED),
     "B46": ("flashinfer#1028", ""),
     "B47": ("flashinfer#1178", ""),
@@ -121,8 +117,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "B87": ("flash-attention commit 188643b8", ""),
     "B88": ("sglang#20278", ""),
     "B89": ("TensorRT-LLM#13006, FastDeploy#3514", ""),
-    "B90": ("onnxruntime#26390, lattice#392, tiny-vllm#6, meganeura#38", ROTARY),
-    "B91": ("flash-linear-attention#967, flashinfer#847", ROTARY),
+    "B90": ("onnxruntime#26390, lattice#392, tiny-vllm#6, meganeura#38", ""),
+    "B91": ("flash-linear-attention#967, flashinfer#847", ""),
     "B92": ("sglang#38666", LATENT),
     "B93": ("pytorch#160064", ""),
     "B94": ("TabPFN#888", "as B12"),
