@@ -14,13 +14,14 @@ Shapes: B batch, Hq query heads, Hkv key/value heads, Lq and Lk lengths, D query
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS
-from oracle.dense import GROUPED, allowed_keys, join_heads, split_heads
+from oracle.dense import GROUPED, allowed_keys, attention, join_heads, split_heads
 from oracle.microscaling import MICROSCALING, microscaled, spread_blocks
 from oracle.quantisation import repeated, scales_of
 from oracle.readings.features import values_of
@@ -70,6 +71,13 @@ def _weighted(weights: Array, v: Array, allowed: np.ndarray) -> Array:
     return np.where(hidden, 0.0, out / total)
 
 
+def _near_attention(arguments: Mapping[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    """A quantised attention beside exact attention of the same queries, keys and values."""
+    own = fp8_attention if "float8" in arguments.get("format", "") else sage_attention
+    shared = {name: arguments[name] for name in ("q", "k", "v", "causal", "scale") if name in arguments}
+    return attention.name, own.spec(**arguments), attention.spec(**shared)
+
+
 @method(
     source="Shah et al. 2024, section 3.3, arXiv:2407.08608",
     shapes="q: b h l d, k: b g s d, v: b g s e, signs?: d -> b h l e",
@@ -80,6 +88,7 @@ def _weighted(weights: Array, v: Array, allowed: np.ndarray) -> Array:
     options={"format": ("float8_e4m3fn", "float8_e5m2"), "query_block": "size", "key_block": "size", "causal": "flag", "scale": "real"},
     conventions={"causal_alignment": ("bottom-right", "top-left")},
     domains={"signs": "sign"},
+    approximation=_near_attention,
     tunables=("block_q", "block_k"),
     refusable={"h == g": "grouped heads"},
 )
@@ -140,6 +149,7 @@ def fp8_attention(
     conventions={"causal_alignment": ("bottom-right", "top-left")},
     tunables=("block_q", "block_k"),
     refusable={"h == g": "grouped heads"},
+    approximation=_near_attention,
 )  # fmt: skip
 def sage_attention(
     q: Array,

@@ -60,6 +60,13 @@ def _coding(options: Mapping[str, Any]) -> dict[str, str]:
     return {"codes": form.element.name, "scales": form.scale.name}
 
 
+def _there_and_back(arguments: Mapping[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    """What is left of numbers that have been blocks."""
+    codes, scales, tensor_scale = quantize_microscaling.spec(**arguments)
+    size = MICROSCALING[quantize_microscaling.given(arguments)["format"]].size
+    return "x", codes * spread_blocks(scales, size, codes.shape[-1]) * tensor_scale, arguments["x"]
+
+
 def in_blocks(x: Array, size: int) -> Array:
     """The largest magnitude of each block of the last axis, (..., n) -> (..., ceil(n / size))."""
     parts = [largest_magnitude(x[..., start : start + size], (x.ndim - 1,)) for start in range(0, x.shape[-1], size)]
@@ -92,6 +99,7 @@ def microscaled(x: Array, form: Microscaling) -> tuple[Array, Array]:
     conventions={"zero_scale": ("smallest", "one")},
     derived=BLOCKS,
     coding=_coding,
+    approximation=_there_and_back,
 )
 def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:  # noqa: A002
     """Quantisation in blocks of 32 (MX) or 16 (NVFP4) elements of the last axis, the last of which may be shorter.
