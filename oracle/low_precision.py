@@ -227,11 +227,13 @@ def _weighted_in_fp4(logits: Array, v: Array, allowed: np.ndarray, size: int) ->
     sums, totals, maxima = [], [], []
     for start in range(0, logits.shape[3], size):
         keys = slice(start, start + size)
+        seen = np.broadcast_to(allowed[:, keys].any(axis=-1, keepdims=True), shape)
         weights, shift = shifted_exponentials(logits[:, :, :, keys])
-        rounded = _through_fp4(weights * TWO_LEVELS) / TWO_LEVELS
+        # What is rounded is relative to the largest logit as it has been computed, whose error does not cancel there.
+        largest = np.where(seen, np.max(logits[:, :, :, keys], axis=-1, keepdims=True), 0.0)
+        rounded = _through_fp4(np.exp(logits[:, :, :, keys] - largest) * TWO_LEVELS) / TWO_LEVELS * np.exp(largest - shift)
         sums.append(join_heads(np.matmul(split_heads(rounded, v.shape[1]), v[:, :, None, keys])))
         totals.append(np.sum(weights, axis=-1, keepdims=True))
-        seen = np.broadcast_to(allowed[:, keys].any(axis=-1, keepdims=True), shape)
         maxima.append(np.where(seen, values_of(shift), -np.inf))
     parts, _ = shifted_exponentials(exactly(np.concatenate(maxima, axis=-1), sums[0]))
     hidden = ~allowed.any(axis=-1, keepdims=True)
