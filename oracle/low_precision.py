@@ -24,7 +24,7 @@ from oracle.codes import CODE_FORMATS
 from oracle.dense import GROUPED, allowed_keys, attention, join_heads, split_heads
 from oracle.microscaling import MICROSCALING, microscaled, spread_blocks
 from oracle.quantisation import repeated, scales_of
-from oracle.readings.features import values_of
+from oracle.readings.features import lifted, values_of
 from oracle.readings.ops import as_operand, as_stored, number, shifted_exponentials
 from oracle.readings.quantised import divided, exactly, quantised
 
@@ -98,7 +98,7 @@ def fp8_attention(
     v: Array,
     *,
     signs: Array | None = None,
-    format: str = "float8_e4m3fn",  # noqa: A002
+    format: str = "float8_e4m3fn",
     query_block: int = 64,
     key_block: int = 64,
     causal: bool = False,
@@ -156,7 +156,7 @@ def sage_attention(
     k: Array,
     v: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     query_block: int = 128,
     key_block: int = 64,
     smooth_k: bool = True,
@@ -230,7 +230,7 @@ def _weighted_in_fp4(logits: Array, v: Array, allowed: np.ndarray, size: int) ->
         seen = np.broadcast_to(allowed[:, keys].any(axis=-1, keepdims=True), shape)
         weights, shift = shifted_exponentials(logits[:, :, :, keys])
         # What is rounded is relative to the largest logit as it has been computed, whose error does not cancel there.
-        largest = np.where(seen, np.max(logits[:, :, :, keys], axis=-1, keepdims=True), 0.0)
+        largest = np.where(seen, np.max(logits[:, :, :, keys], axis=-1, keepdims=True), lifted(np.zeros(()), logits))
         rounded = _through_fp4(np.exp(logits[:, :, :, keys] - largest) * TWO_LEVELS) / TWO_LEVELS * np.exp(largest - shift)
         sums.append(join_heads(np.matmul(split_heads(rounded, v.shape[1]), v[:, :, None, keys])))
         totals.append(np.sum(weights, axis=-1, keepdims=True))

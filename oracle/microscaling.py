@@ -101,7 +101,7 @@ def microscaled(x: Array, form: Microscaling) -> tuple[Array, Array]:
     coding=_coding,
     approximation=_there_and_back,
 )
-def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:  # noqa: A002
+def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:
     """Quantisation in blocks of 32 (MX) or 16 (NVFP4) elements of the last axis, the last of which may be shorter.
 
     MX: scale = 2^(floor(log2(max |x|)) - emax), emax being the exponent of the largest element (2, 8 or 15), codes round(x / scale).
@@ -145,7 +145,7 @@ def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = 
     domains={"tensor_scale": "scale"},
     coding=_coding,
 )
-def dequantize_microscaling(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:  # noqa: A002
+def dequantize_microscaling(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:
     """The numbers that blocks stand for: codes times the scale of their block, times that of the tensor where there is one.
 
     Args:

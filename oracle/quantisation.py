@@ -91,7 +91,7 @@ def quantize(
     x: Array,
     *,
     scales: Array | None = None,
-    format: str = "int8",  # noqa: A002  (its name in METHODS.md)
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
     zero_scale: str = "one",
@@ -135,7 +135,7 @@ def dequantize(
     codes: Array,
     scales: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
 ) -> Array:

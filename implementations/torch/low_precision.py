@@ -66,7 +66,7 @@ def fp8_attention(
     v: Tensor,
     *,
     signs: Tensor | None = None,
-    format: str = "float8_e4m3fn",  # noqa: A002
+    format: str = "float8_e4m3fn",
     query_block: int = 64,
     key_block: int = 64,
     causal: bool = False,
@@ -118,7 +118,7 @@ def sage_attention(
     k: Tensor,
     v: Tensor,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     query_block: int = 128,
     key_block: int = 64,
     smooth_k: bool = True,

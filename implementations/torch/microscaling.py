@@ -58,7 +58,7 @@ def nvfp4(x: Tensor) -> Tensor:
 @register(
     "quantize_microscaling", backend="torch", name="torch.quantize_microscaling", dtypes=DTYPES, description="frexp and ldexp, e4m3 casts"
 )
-def quantize(x: Tensor, *, format: str = "mxfp4") -> tuple[Tensor, Tensor, Tensor]:  # noqa: A002
+def quantize(x: Tensor, *, format: str = "mxfp4") -> tuple[Tensor, Tensor, Tensor]:
     """MX scales as e8m0 tensors, FP4 packed two to a byte."""
     size, wide = SIZES[format], x.to(working_dtype(x))
     count = -(-x.shape[3] // size)
@@ -82,7 +82,7 @@ def quantize(x: Tensor, *, format: str = "mxfp4") -> tuple[Tensor, Tensor, Tenso
 
 
 @register("dequantize_microscaling", backend="torch", name="torch.dequantize_microscaling", dtypes=DTYPES, description="nibbles by shifts")
-def dequantize(codes: Tensor, scales: Tensor, *, tensor_scale: Tensor | None = None, format: str = "mxfp4") -> Tensor:  # noqa: A002
+def dequantize(codes: Tensor, scales: Tensor, *, tensor_scale: Tensor | None = None, format: str = "mxfp4") -> Tensor:
     """An e2m1 number from its bits: (1 + m / 2) 2^(e - 1), or m / 2 where e is 0."""
     dtype = torch.float32 if tensor_scale is None else tensor_scale.dtype
     if format in FLOAT8:
