@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from conformance.accuracy import OwnError, own_errors
 from conformance.diagnosis.trigger import Trigger
 from conformance.errors import UsageError
 from conformance.hunting.hunt import HuntResult
@@ -55,6 +56,13 @@ class Certificate:
         """certified, refuted, inconclusive or error."""
         return "error" if self.result is None else self.result.verdict
 
+    @property
+    def own_errors(self) -> tuple[OwnError, ...]:
+        """How far the method itself is from what it approximates; whatever the verdict on the implementation."""
+        if self.implementation is None:
+            return ()
+        return own_errors(self.implementation.method, self.dtype, self.implementation.options)
+
     def to_json(self) -> dict[str, Any]:
         """One entry of the document's ``results``."""
         entry: dict[str, Any] = {"target": self.target, "verdict": self.verdict}
@@ -88,6 +96,7 @@ class Certificate:
             "isolates_nan": result.isolates_nan,
             "deterministic": result.deterministic,
             "decisions": _decisions(implementation, result),
+            "own_error": [error.to_json() for error in self.own_errors],
             "ruled_out": result.ruled_out,
             "not_ruled_out": result.not_ruled_out,
             "findings": [finding_json(implementation, finding, explained, result.trigger) for finding, explained in result.findings],

@@ -54,6 +54,8 @@ class Method:
             `oracle.readings.decisions`.
         cost: expression for about how many numbers its evaluation holds or how much work that many are; what sizes cases.
         coding: from the options to the formats of its arrays of kind ``code``, by name; see `oracle.codes`. None where it has none.
+        approximation: of a method that is meant to be near another, from the arguments in float64 to the name of that, what this
+            method makes of them, and what the other does; None for a method that approximates nothing.
         contracting: whether its recurrence forgets errors, which the running bound cannot see: the budget may then be the
             perturbed reading's; see `oracle.readings.perturbed`.
         subject: what implements it: ``function``, or ``cache`` for a class that keeps keys and values; see docs/caches.md.
@@ -82,6 +84,7 @@ class Method:
     subject: str = "function"
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None
     coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
+    approximation: Callable[[Mapping[str, Any]], tuple[str, np.ndarray, np.ndarray]] | None = None
 
     @property
     def summary(self) -> str:
@@ -237,6 +240,7 @@ def method(
     subject: str = "function",
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None,
     coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
+    approximation: Callable[[Mapping[str, Any]], tuple[str, np.ndarray, np.ndarray]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -249,7 +253,7 @@ def method(
         made = Method(
             name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
             derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
-            foreign, hiding, subject, in_words, coding,
+            foreign, hiding, subject, in_words, coding, approximation,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

@@ -14,16 +14,17 @@ Shapes: B batch, Hq query heads, Hkv key/value heads, Lq and Lk lengths, D query
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS
-from oracle.dense import GROUPED, allowed_keys, join_heads, split_heads
+from oracle.dense import GROUPED, allowed_keys, attention, join_heads, split_heads
 from oracle.microscaling import MICROSCALING, microscaled, spread_blocks
 from oracle.quantisation import repeated, scales_of
-from oracle.readings.features import values_of
+from oracle.readings.features import lifted, values_of
 from oracle.readings.ops import as_operand, as_stored, number, shifted_exponentials
 from oracle.readings.quantised import divided, exactly, quantised
 
@@ -70,6 +71,13 @@ def _weighted(weights: Array, v: Array, allowed: np.ndarray) -> Array:
     return np.where(hidden, 0.0, out / total)
 
 
+def _near_attention(arguments: Mapping[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    """A quantised attention beside exact attention of the same queries, keys and values."""
+    own = fp8_attention if "float8" in arguments.get("format", "") else sage_attention
+    shared = {name: arguments[name] for name in ("q", "k", "v", "causal", "scale") if name in arguments}
+    return attention.name, own.spec(**arguments), attention.spec(**shared)
+
+
 @method(
     source="Shah et al. 2024, section 3.3, arXiv:2407.08608",
     shapes="q: b h l d, k: b g s d, v: b g s e, signs?: d -> b h l e",
@@ -80,6 +88,7 @@ def _weighted(weights: Array, v: Array, allowed: np.ndarray) -> Array:
     options={"format": ("float8_e4m3fn", "float8_e5m2"), "query_block": "size", "key_block": "size", "causal": "flag", "scale": "real"},
     conventions={"causal_alignment": ("bottom-right", "top-left")},
     domains={"signs": "sign"},
+    approximation=_near_attention,
     tunables=("block_q", "block_k"),
     refusable={"h == g": "grouped heads"},
 )
@@ -89,7 +98,7 @@ def fp8_attention(
     v: Array,
     *,
     signs: Array | None = None,
-    format: str = "float8_e4m3fn",  # noqa: A002
+    format: str = "float8_e4m3fn",
     query_block: int = 64,
     key_block: int = 64,
     causal: bool = False,
@@ -140,13 +149,14 @@ def fp8_attention(
     conventions={"causal_alignment": ("bottom-right", "top-left")},
     tunables=("block_q", "block_k"),
     refusable={"h == g": "grouped heads"},
+    approximation=_near_attention,
 )  # fmt: skip
 def sage_attention(
     q: Array,
     k: Array,
     v: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     query_block: int = 128,
     key_block: int = 64,
     smooth_k: bool = True,
@@ -217,11 +227,13 @@ def _weighted_in_fp4(logits: Array, v: Array, allowed: np.ndarray, size: int) ->
     sums, totals, maxima = [], [], []
     for start in range(0, logits.shape[3], size):
         keys = slice(start, start + size)
+        seen = np.broadcast_to(allowed[:, keys].any(axis=-1, keepdims=True), shape)
         weights, shift = shifted_exponentials(logits[:, :, :, keys])
-        rounded = _through_fp4(weights * TWO_LEVELS) / TWO_LEVELS
+        # What is rounded is relative to the largest logit as it has been computed, whose error does not cancel there.
+        largest = np.where(seen, np.max(logits[:, :, :, keys], axis=-1, keepdims=True), lifted(np.zeros(()), logits))
+        rounded = _through_fp4(np.exp(logits[:, :, :, keys] - largest) * TWO_LEVELS) / TWO_LEVELS * np.exp(largest - shift)
         sums.append(join_heads(np.matmul(split_heads(rounded, v.shape[1]), v[:, :, None, keys])))
         totals.append(np.sum(weights, axis=-1, keepdims=True))
-        seen = np.broadcast_to(allowed[:, keys].any(axis=-1, keepdims=True), shape)
         maxima.append(np.where(seen, values_of(shift), -np.inf))
     parts, _ = shifted_exponentials(exactly(np.concatenate(maxima, axis=-1), sums[0]))
     hidden = ~allowed.any(axis=-1, keepdims=True)

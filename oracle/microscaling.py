@@ -60,6 +60,13 @@ def _coding(options: Mapping[str, Any]) -> dict[str, str]:
     return {"codes": form.element.name, "scales": form.scale.name}
 
 
+def _there_and_back(arguments: Mapping[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    """What is left of numbers that have been blocks."""
+    codes, scales, tensor_scale = quantize_microscaling.spec(**arguments)
+    size = MICROSCALING[quantize_microscaling.given(arguments)["format"]].size
+    return "x", codes * spread_blocks(scales, size, codes.shape[-1]) * tensor_scale, arguments["x"]
+
+
 def in_blocks(x: Array, size: int) -> Array:
     """The largest magnitude of each block of the last axis, (..., n) -> (..., ceil(n / size))."""
     parts = [largest_magnitude(x[..., start : start + size], (x.ndim - 1,)) for start in range(0, x.shape[-1], size)]
@@ -92,8 +99,9 @@ def microscaled(x: Array, form: Microscaling) -> tuple[Array, Array]:
     conventions={"zero_scale": ("smallest", "one")},
     derived=BLOCKS,
     coding=_coding,
+    approximation=_there_and_back,
 )
-def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:  # noqa: A002
+def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:
     """Quantisation in blocks of 32 (MX) or 16 (NVFP4) elements of the last axis, the last of which may be shorter.
 
     MX: scale = 2^(floor(log2(max |x|)) - emax), emax being the exponent of the largest element (2, 8 or 15), codes round(x / scale).
@@ -137,7 +145,7 @@ def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = 
     domains={"tensor_scale": "scale"},
     coding=_coding,
 )
-def dequantize_microscaling(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:  # noqa: A002
+def dequantize_microscaling(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:
     """The numbers that blocks stand for: codes times the scale of their block, times that of the tensor where there is one.
 
     Args:

@@ -43,6 +43,13 @@ def _coding(options: Mapping[str, Any]) -> dict[str, str]:
     return {"codes": options["format"]}
 
 
+def _there_and_back(arguments: Mapping[str, Any]) -> tuple[str, np.ndarray, np.ndarray]:
+    """What is left of numbers that have been codes."""
+    given = quantize.given(arguments)
+    codes, scales = quantize.spec(**arguments)
+    return "x", codes * repeated(scales, given["granularity"], given["block_size"], codes.shape[2]), arguments["x"]
+
+
 def blocks_of(x: Array, block_size: int) -> list[Array]:
     """Blocks of tokens, (B, H, block_size, D) each; the last may be shorter."""
     return [x[:, :, start : start + block_size] for start in range(0, x.shape[2], block_size)]
@@ -78,12 +85,13 @@ def repeated(scales: Array, granularity: str, block_size: int, length: int) -> A
     domains={"scales": "scale"},
     tunables=("block_rows",),
     coding=_coding,
+    approximation=_there_and_back,
 )
 def quantize(
     x: Array,
     *,
     scales: Array | None = None,
-    format: str = "int8",  # noqa: A002  (its name in METHODS.md)
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
     zero_scale: str = "one",
@@ -127,7 +135,7 @@ def dequantize(
     codes: Array,
     scales: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
 ) -> Array:

@@ -82,6 +82,7 @@ _FAMILIES = (
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
     "routing", "load_balance", "caches", "quantisation",
+    "microscaling", "low_precision_scales", "low_precision_forms",
 )  # fmt: skip
 
 

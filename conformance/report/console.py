@@ -133,6 +133,8 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
     if result.near_ties:
         wider = f", {result.widened} of them by a wider budget, as too many outcomes were" if result.widened else ""
         out.print(f"  decisions  in {result.near_ties} rows several outcomes were legitimate: judged by the one taken{wider}")
+    for error in certificate.own_errors:
+        out.print(f"  own error  {escape(str(error))}  {escape(error.case)}")
     for tried in certificate.inferred:
         ratio = float(tried["worst_ratio"])
         out.print(f"  contract   {tried['contract']}: {tried['verdict']}, worst error/budget {ratio:.3g}  {escape(tried['case'])}")

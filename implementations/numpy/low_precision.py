@@ -90,7 +90,7 @@ def fp8_attention(
     v: Array,
     *,
     signs: Array | None = None,
-    format: str = "float8_e4m3fn",  # noqa: A002
+    format: str = "float8_e4m3fn",
     query_block: int = 64,
     key_block: int = 64,
     causal: bool = False,
@@ -128,7 +128,7 @@ def sage_attention(
     k: Array,
     v: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     query_block: int = 128,
     key_block: int = 64,
     smooth_k: bool = True,

@@ -71,7 +71,7 @@ def nvfp4(x: Array) -> Array:
 @register(
     "quantize_microscaling", backend="numpy", name="numpy.quantize_microscaling", dtypes=DTYPES, description="thresholds and exponent bits"
 )
-def quantize(x: Array, *, format: str = "mxfp4") -> tuple[Array, Array, Array]:  # noqa: A002
+def quantize(x: Array, *, format: str = "mxfp4") -> tuple[Array, Array, Array]:
     """All blocks at once."""
     size, lower = BLOCKS[format]
     blocks = blocks_of(x.astype(working_dtype(x)), size)
@@ -96,7 +96,7 @@ def quantize(x: Array, *, format: str = "mxfp4") -> tuple[Array, Array, Array]: 
 @register(
     "dequantize_microscaling", backend="numpy", name="numpy.dequantize_microscaling", dtypes=DTYPES, description="a table of all bytes"
 )
-def dequantize(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:  # noqa: A002
+def dequantize(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:
     """Of FP4, both numbers of a byte are looked up at once."""
     size, _ = BLOCKS[format]
     dtype = np.dtype(np.float32) if tensor_scale is None else tensor_scale.dtype

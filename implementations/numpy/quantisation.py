@@ -65,7 +65,7 @@ def quantize(
     x: Array,
     *,
     scales: Array | None = None,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
     block_rows: int = 64,
@@ -100,7 +100,7 @@ def dequantize(
     codes: Array,
     scales: Array,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
 ) -> Array:

@@ -64,7 +64,7 @@ def quantize(
     x: Tensor,
     *,
     scales: Tensor | None = None,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def dequantize(
     codes: Tensor,
     scales: Tensor,
     *,
-    format: str = "int8",  # noqa: A002
+    format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
 ) -> Tensor:

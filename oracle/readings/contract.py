@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.formats import FORMATS, TF32_UNIT_ROUNDOFF, Format
 
 __all__ = ["CONTRACTS", "PrecisionContract", "contract_for"]
@@ -60,6 +61,9 @@ class PrecisionContract:
         operand_spacing: half the subnormal spacing of that format; 0 for none.
         output: format of the result.
         operand_largest: largest number of that format; inf for none.
+        weight: unit roundoff of the format of at most 8 bits in which softmax weights are kept for their product with the values; 0 for
+            none. They are rounded under the running maximum of a tile, where the largest is 1.
+        weight_spacing: their absolute error at least, as a part of that largest weight; 0 for none.
         matmul_input: unit roundoff of the format in which a matrix unit reads both its operands (TF32); 0 for none.
         state: unit roundoff of the narrower format in which a recurrence keeps its state from token to token; 0 where that
             is no narrower than the accumulation.
@@ -74,6 +78,8 @@ class PrecisionContract:
     output: Format
     matmul_input: float = 0.0
     operand_largest: float = np.inf
+    weight: float = 0.0
+    weight_spacing: float = 0.0
     state: float = 0.0
     state_spacing: float = 0.0
     state_largest: float = np.inf
@@ -82,11 +88,6 @@ class PrecisionContract:
     def unit_roundoff(self) -> float:
         """Unit roundoff of the accumulation."""
         return self.accumulate.unit_roundoff
-
-    @property
-    def rounds_operands(self) -> bool:
-        """Whether an operand of a second matrix product may be rounded to a narrower format."""
-        return self.operand > 0 or self.operand_spacing > 0
 
     @property
     def exp_error(self) -> float:
@@ -141,6 +142,14 @@ def _narrower(form: str, accumulation: Format) -> tuple[float, float]:
     return (cast.unit_roundoff, cast.smallest_subnormal / 2) if cast.unit_roundoff > accumulation.unit_roundoff else (0.0, 0.0)
 
 
+def _coded_weights(form: CodeFormat) -> tuple[float, float]:
+    """Unit roundoff of weights in a format of 8 bits, and their absolute error at least.
+
+    Float8 holds weights between 0 and 1 as they are; an integer is scaled so that the largest number stands for 1.
+    """
+    return (form.unit_roundoff, form.smallest / 2) if form.exponent else (0.0, 0.5 / form.largest)
+
+
 def _mixed(
     name: str,
     storage: str,
@@ -149,12 +158,14 @@ def _mixed(
     accumulate: str = "float32",
     matmul_input: float = 0.0,
     state: str | None = None,
+    weights: str | None = None,
 ) -> PrecisionContract:
     accumulation = FORMATS[accumulate]
     # Weights that stay in the accumulation format take no rounding of their own: the one of normalising them before the
     # product is among the folded roundings, which that product has no other use for.
     cast = operand or storage
     rounding, spacing = _narrower(cast, accumulation)
+    weight, weight_spacing = _coded_weights(CODE_FORMATS[weights]) if weights else (0.0, 0.0)
     kept, kept_spacing = _narrower(state or accumulate, accumulation)
     return PrecisionContract(
         name,
@@ -164,6 +175,8 @@ def _mixed(
         FORMATS[storage],
         matmul_input=matmul_input,
         operand_largest=FORMATS[cast].largest if rounding else np.inf,
+        weight=weight,
+        weight_spacing=weight_spacing,
         state=kept,
         state_spacing=kept_spacing,
         state_largest=(FORMATS[state] if state and kept else accumulation).largest,
@@ -176,15 +189,21 @@ CONTRACTS = {
     for contract in (
         _mixed("float64", "float64", accumulate="float64"),
         _mixed("float32", "float32"),
-        _mixed("tf32", "float32", matmul_input=TF32_UNIT_ROUNDOFF),
         _mixed("float32-float16-weights", "float32", operand="float16"),
         _mixed("float32-bfloat16-weights", "float32", operand="bfloat16"),
+        _mixed("tf32", "float32", matmul_input=TF32_UNIT_ROUNDOFF),
+        _mixed("float32-float8-weights", "float32", weights="float8_e4m3fn"),
+        _mixed("float32-int8-weights", "float32", weights="int8"),
         _mixed("float16-float32-weights", "float16", operand="float32"),
         _mixed("float16", "float16"),
+        _mixed("float16-float8-weights", "float16", weights="float8_e4m3fn"),
+        _mixed("float16-int8-weights", "float16", weights="int8"),
         _mixed("float16-state", "float16", state="float16"),
         _mixed("float16-full", "float16", accumulate="float16"),
         _mixed("bfloat16-float32-weights", "bfloat16", operand="float32"),
         _mixed("bfloat16", "bfloat16"),
+        _mixed("bfloat16-float8-weights", "bfloat16", weights="float8_e4m3fn"),
+        _mixed("bfloat16-int8-weights", "bfloat16", weights="int8"),
         _mixed("bfloat16-state", "bfloat16", state="bfloat16"),
         _mixed("bfloat16-full", "bfloat16", accumulate="bfloat16"),
     )

@@ -91,7 +91,7 @@ def square_root(x: Any) -> Any:
     return made
 
 
-def as_operand(weights: Any, unit: float = 0.0, spacing: np.ndarray | float = 0.0) -> Any:
+def as_operand(weights: Any, unit: float = 0.0, spacing: float = 0.0) -> Any:
     """A value about to be fed to a matrix product: the contract may let a kernel round it to the operand format.
 
     The sum of the weights may be taken before or after that rounding, so a specification sums the result of this.
@@ -99,19 +99,22 @@ def as_operand(weights: Any, unit: float = 0.0, spacing: np.ndarray | float = 0.
     Args:
         weights: of a softmax, not normalised.
         unit, spacing: unit roundoff and half the subnormal spacing of a format to which the method itself lets a kernel round the
-            weights, under the running maximum of a tile, whatever the contract says.
+            weights, whatever the contract says, under the running maximum of a tile.
     """
     if isinstance(weights, Perturbed):
         contract = weights.noise.contract
-        amplitude = np.maximum(contract.operand_spacing, spacing)
-        return rounded_again(weights, max(contract.operand, unit), amplitude)
-    if not isinstance(weights, Bounded) or not (weights.contract.rounds_operands or unit):
+        spacing = max(contract.weight_spacing, contract.operand_spacing, spacing)
+        return rounded_again(weights, max(contract.operand, contract.weight, unit), spacing)
+    if not isinstance(weights, Bounded):
         return weights
     contract = weights.contract
+    unit, spacing = max(contract.operand, contract.weight, unit), max(contract.weight_spacing, spacing)
+    if not unit and not spacing:
+        return weights
     # Weights normalised before the cast are smaller by the row's sum when they meet the format's spacing.
     largest_row = np.maximum(weights.value.sum(axis=-1, keepdims=True), 1.0)
     error = weights.error + (contract.operand_spacing * largest_row + spacing) * (weights.value > 0)
-    return Bounded(weights.value, error, contract, operand=max(contract.operand, unit))
+    return Bounded(weights.value, error, contract, operand=unit)
 
 
 def as_stored(x: Any) -> Any:
@@ -152,9 +155,9 @@ def rms_normalised(x: Any, eps: float) -> Any:
     return Bounded(out.value, np.where(known, np.fmin(out.full_error, farthest), np.inf), contract)
 
 
-def rounded_again(x: Perturbed, unit: float, spacing: np.ndarray | float) -> Perturbed:
+def rounded_again(x: Perturbed, unit: float, spacing: float) -> Perturbed:
     """Samples rounded once more, to a narrower format: by ``unit`` relatively and by ``spacing`` in any case; 0 for none."""
-    if not unit:
+    if not unit and not spacing:
         return x
     with np.errstate(invalid="ignore"):
         return perturb(x.samples, np.where(x.samples == 0, 0.0, unit * np.abs(x.samples) + spacing), x.noise)
