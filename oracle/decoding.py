@@ -39,7 +39,7 @@ def _plain(x: Array) -> np.ndarray:
     """Inputs as floats; the exact ones, whatever the reading made of them."""
     if is_balls(x):
         return np.array([float(one) for one in x.ravel()], dtype=np.float64).reshape(x.shape)
-    return getattr(x, "value", x)
+    return np.asarray(getattr(x, "value", x))
 
 
 def _accepts(p: Array, q: Array, u: Array, ties: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,7 +236,7 @@ def speculative_sampling(p: Array, q: Array, draft: np.ndarray, u: Array, u_samp
     left, total = _left_over(p[:, :drafted], q)
     rows = np.concatenate([np.where(is_positive(total), left, p[:, :drafted]), p[:, drafted:]], axis=1)  # (B, n + 1, V)
     shares = _cumulative(rows)
-    value, uniform, accepted = getattr(shares, "value", shares), _plain(u_sample), _leading(exact)
+    value, uniform, accepted = _plain(shares), _plain(u_sample), _leading(exact)
     beyond = value[np.arange(batch), accepted] > uniform[:, None]
     weights = _plain(rows)
     last = weights.shape[-1] - 1 - np.argmax(weights[np.arange(batch), accepted, ::-1] > 0, axis=-1)
