@@ -111,6 +111,11 @@ class Implementation:
         """Whether its restrictions allow a call with these dimensions and options (`Case.facts`)."""
         return all(holds(condition, facts) for condition in self.restrictions)
 
+    def tunes(self, values: Mapping[str, int]) -> bool:
+        """Whether its tunables take these values."""
+        limited = {name: tunable.choices for name, tunable in self.tunables.items() if tunable.kind == "choice"}
+        return all(values[name] in choices for name, choices in limited.items() if name in values)
+
     @property
     def notes(self) -> list[str]:
         """Sentences on how its options are passed, where its signature leaves that open."""

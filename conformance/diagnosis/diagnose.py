@@ -107,7 +107,8 @@ class _Dissection:
         return lambda case: judge(case).finding
 
     def _allowed(self, case: Case) -> bool:
-        return self.examiner.implementation.admits(case.facts())
+        implementation = self.examiner.implementation
+        return implementation.admits(case.facts()) and implementation.tunes(case.tunables)
 
     def _drawn(self) -> list[Judgement]:
         # Shrinking looks at one corner; explanations are told apart by cases from all over.

@@ -57,7 +57,7 @@ def _can_call(implementation: Implementation, case: Case) -> bool:
     required = {spec.name for spec in case.specification.positional}
     taken = {*case.options, *case.arrays} - required <= set(implementation.options)
     fits = case.consistent and set(case.tunables) <= set(implementation.tunables)  # what a method asks for may have changed
-    return taken and fits and implementation.admits(case.facts())
+    return taken and fits and implementation.admits(case.facts()) and implementation.tunes(case.tunables)
 
 
 def _key(implementation: Implementation, dtype: str) -> bytes:

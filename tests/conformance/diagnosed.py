@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from conformance import register
+
 _CALLS, _KEYS = [], {}
 
 
@@ -111,3 +113,11 @@ def wrong_after_three_calls(q, k, v, *, scale=None):
 
 def keeps_the_keys_of_a_shape(q, k, v, *, scale=None):
     return attention(q, _KEYS.setdefault(k.shape, k.copy()), v, scale=scale)
+
+
+@register("attention", backend="numpy", name="diagnosed.chosen_tiles", tunables={"block_k": (16, 32)})
+def chosen_tiles(q, k, v, *, scale=None, block_k=16):
+    if block_k not in (16, 32):
+        raise AssertionError("no such tile was compiled")
+    keys = k.shape[2]
+    return attention(q, k, v, allowed=np.arange(keys) < (keys // block_k * block_k or keys), scale=scale)

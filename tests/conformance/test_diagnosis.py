@@ -342,3 +342,9 @@ def test_the_console_explains_both_of_two_mistakes():
     text = out.file.getvalue()
     assert "a query does not see the key at its own position." in text
     assert "instead of bent by tanh." in text
+
+
+def test_a_tunable_of_few_values_has_one_of_them_in_the_smallest_case_too():
+    finding, _, _ = refuted("chosen_tiles")
+    assert finding.kind == "wrong-value"
+    assert finding.case.tunables["block_k"] in (16, 32)
