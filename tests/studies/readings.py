@@ -35,7 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "readings.md"
 LENGTHS = (16, 64, 256, 1024, 4096)
 WIDTH = 16
 QUERIES = 64  # at most, where a method does not want as many queries as keys
-LARGEST = 4_000_000  # elements of the largest array of a sample
+LARGEST = 6_000_000  # elements of the largest array of a sample
 FLOAT32 = CONTRACTS["float32"]
 TEXT = """# Budgets and real errors
 
