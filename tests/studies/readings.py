@@ -36,7 +36,7 @@ LENGTHS = (16, 64, 256, 1024, 4096)
 WIDTH = 16
 BLOCK = 16  # places of a block of a cache
 QUERIES = 64  # at most, where a method does not want as many queries as keys
-LARGEST = 4_000_000  # elements of the largest array of a sample
+LARGEST = 6_000_000  # elements of the largest array of a sample
 FLOAT32 = CONTRACTS["float32"]
 TEXT = """# Budgets and real errors
 
