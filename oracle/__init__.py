@@ -3,6 +3,7 @@
 from oracle import (  # noqa: F401  (they declare their methods)
     decoding,
     dense,
+    experts,
     gated,
     gated_delta,
     linear,

@@ -238,7 +238,7 @@ def speculative_sampling(p: Array, q: Array, draft: np.ndarray, u: Array, u_samp
     left, total = _left_over(p[:, :drafted], q)
     rows = np.concatenate([np.where(is_positive(total), left, p[:, :drafted]), p[:, drafted:]], axis=1)  # (B, n + 1, V)
     shares = _cumulative(rows)
-    value, uniform, accepted = getattr(shares, "value", shares), _plain(u_sample), _leading(exact)
+    value, uniform, accepted = _plain(shares), _plain(u_sample), _leading(exact)
     beyond = value[np.arange(batch), accepted] > uniform[:, None]
     weights = _plain(rows)
     last = weights.shape[-1] - 1 - np.argmax(weights[np.arange(batch), accepted, ::-1] > 0, axis=-1)

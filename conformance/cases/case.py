@@ -181,7 +181,7 @@ class Case:
     @property
     def consistent(self) -> bool:
         """Whether dimensions and options satisfy the method's conditions."""
-        facts = {**self.options, **self.dims}
+        facts = {**dict.fromkeys(self.arrays, True), **self.options, **self.dims}
         return self.dims.get("g", 1) > 0 and all(holds(condition, facts) for condition in self.specification.where)
 
     def called_options(self) -> dict[str, Any]:
