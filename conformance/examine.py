@@ -188,7 +188,7 @@ class Examiner:
     def _warm_up(self, case: Case) -> Case:
         """The call before; as the case itself in its options where the implementation's restrictions exclude another."""
         warm_up = case.warm_up(self.implementation.options)
-        return warm_up if self.implementation.admits(warm_up.facts()) else case.warm_up()
+        return warm_up if warm_up.consistent and self.implementation.admits(warm_up.facts()) else case.warm_up()
 
     def _failed_warm_up(self, case: Case, responses: list[Response]) -> Judgement | None:
         if not case.warm or responses[0].exception is None:

@@ -5,6 +5,7 @@ from oracle import (  # noqa: F401  (they declare their methods)
     decoding,
     dense,
     differential,
+    experts,
     gated,
     gated_delta,
     latent,

@@ -35,7 +35,7 @@ def _of_draft(p: Array, q: Array, draft: np.ndarray) -> tuple[Array, Array]:
     return tuple(np.take_along_axis(x, chosen, axis=-1)[..., 0] for x in (p[:, : draft.shape[1]], q))  # type: ignore[return-value]
 
 
-def _plain(x: Array) -> np.ndarray:
+def _plain(x: Array) -> Any:
     """Inputs as floats; the exact ones, whatever the reading made of them."""
     if is_balls(x):
         return np.array([float(one) for one in x.ravel()], dtype=np.float64).reshape(x.shape)
@@ -56,7 +56,9 @@ def _accepts(p: Array, q: Array, u: Array, ties: str) -> tuple[np.ndarray, np.nd
     # A kernel forms p / q (a quotient, by way of a reciprocal perhaps) or u * q; both are exact where q is a power of two.
     mantissa, _ = np.frexp(other)
     rounds = (mantissa != 0.5) & (own != 0)
-    slack = 3 * contract.unit_roundoff * rounds * (left + right) + contract.flush * (np.maximum(left, right) <= 2 * contract.flush)
+    larger = np.maximum(left, right)
+    flushed = (larger > 0) & (larger <= 2 * contract.flush)  # u * q may become 0
+    slack = 3 * contract.unit_roundoff * rounds * (left + right) + contract.flush * flushed
     close = (np.abs(left - right) <= slack) & (slack > 0) & (other != 0)
     return exact, exact | close, exact & ~close
 

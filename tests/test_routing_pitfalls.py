@@ -12,9 +12,12 @@ from conformance.cases.shapes import Stage
 from conformance.cases.strategies import random_case
 from conformance.judge import compare, settled
 from conformance.pitfalls import pitfalls_for
+from conformance.pitfalls.decoding import Accept, Residual, Sampling
 from conformance.pitfalls.dense import Steps
+from conformance.pitfalls.experts import Depths, GroupExperts, Layer
 from conformance.pitfalls.load_balance import Capacity, SwitchLoss, Variation
 from conformance.pitfalls.routing import Gating
+from conformance.pitfalls.several_tokens import SeveralTokens
 from conformance.registry import Implementation
 from oracle import METHODS
 from oracle.conditions import condition_names
@@ -24,11 +27,20 @@ from oracle.readings.contract import CONTRACTS
 SMALL = Stage("small", 1.0, 20, 4000)
 REFERENCES = {
     "moe_topk_gating": Gating, "switch_load_balance_loss": SwitchLoss, "load_balance_cv": Variation, "expert_capacity": Capacity,
+    "speculative_accept": Accept, "speculative_residual": Residual, "speculative_sampling": Sampling,
+    "multi_token_prediction": SeveralTokens, "moe_layer": Layer, "mixture_of_depths": Depths,
+    "grouped_query_attention_shared_experts": GroupExperts,
 }  # fmt: skip
-LEAST = {"moe_topk_gating": 25, "switch_load_balance_loss": 9, "load_balance_cv": 6, "expert_capacity": 6}
+LEAST = {
+    "moe_topk_gating": 25, "switch_load_balance_loss": 9, "load_balance_cv": 6, "expert_capacity": 6, "speculative_accept": 11,
+    "speculative_residual": 9, "speculative_sampling": 18, "multi_token_prediction": 14, "moe_layer": 18, "mixture_of_depths": 10,
+    "grouped_query_attention_shared_experts": 8,
+}  # fmt: skip
 CONVENTIONS = {
     "moe_topk_gating": ({}, {"group_score": "best"}), "switch_load_balance_loss": ({}, {"fraction": "of-tokens"}),
-    "expert_capacity": ({}, {"rounding": "down"}),
+    "expert_capacity": ({}, {"rounding": "down"}), "speculative_accept": ({}, {"ties": "rejected"}),
+    "speculative_residual": ({}, {"nothing_left": "zeros"}), "speculative_sampling": ({}, {"ties": "rejected"}),
+    "moe_layer": ({}, {"priority": "choice"}),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("method", REFERENCES)
 

@@ -114,6 +114,21 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ("multi_token_prediction", "heads"): (("normal", "normal", "sparse", "equal", "one_hot", "ones", "zeros"), (0.5, 0.5, 1.0, 0.1)),
     ("multi_token_prediction", "unembedding"): (("normal", "normal", "sparse", "equal", "zeros"), (1.0, 1.0, 0.3)),
     ("multi_token_prediction", "hidden"): (("normal", "normal", "sparse", "equal", "offset", "zeros", "spread"), (1.0, 1.0, 3.0, 0.1)),
+    **dict.fromkeys(
+        [
+            *itertools.product(("moe_layer",), ("w_in", "w_out", "w_gate", "shared_in", "shared_out", "shared_gate")),
+            *itertools.product(("mixture_of_depths", "grouped_query_attention_shared_experts"), ("w_in", "w_out")),
+        ],
+        (("normal", "normal", "sparse", "equal", "zeros"), (0.5, 0.5, 1.0, 0.1)),
+    ),
+    **dict.fromkeys(
+        itertools.product(("moe_layer", "mixture_of_depths"), ("hidden",)),
+        (("normal", "normal", "normal", "sparse", "equal", "ties", "offset", "spread", "zeros"), (1.0, 1.0, 1.0, 3.0, 0.1)),
+    ),
+    ("moe_layer", "weights"): (("fractions", "distributions", "normal", "corners", "equal"), (1.0,)),
+    ("mixture_of_depths", "router"): (("normal", "normal", "levels", "sparse", "zeros"), (1.0, 1.0, 0.3)),
+    ("grouped_query_attention_shared_experts", "q"): (RECIPES["q"], (1.0, 1.0, 1.0, 10.0, 0.01)),
+    ("grouped_query_attention_shared_experts", "v"): (("normal", "normal", "index", "ones", "equal", "offset", "sparse"), (1.0, 1.0, 0.1)),
     ("moe_topk_gating", "logits"): (
         ("normal", "normal", "normal", "levels", "near_ties", "alike", "zeros", "levels", "spread", "offset", "negative", "falling"),
         (1.0, 1.0, 1.0, 1.0, 4.0, 0.1, 20.0, 100.0),
@@ -167,6 +182,9 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("expert_capacity", "k"): (None, 2, 1, 2, 3, 8),
     ("expert_capacity", "capacity_factor"): (1.25, None, 2.0, 1.5, 0.5, 0.75, 1.0),
     ("expert_capacity", "min_capacity"): (None, None, 4, 1, 0, 8, 64),
+    ("moe_layer", "capacity"): (None, 1, 2, 0, 3, 4, 8),
+    ("mixture_of_depths", "capacity"): (None, 2, 1, 3, None, 4, 0, 8, 16),
+    ("mixture_of_depths", "threshold"): (None, 0.0, None, 0.5, -0.3),
     ("moe_topk_gating", "k"): (2, 1, 2, 3, 4, 1, 2, 6, 8),
     ("moe_topk_gating", "groups"): (None, None, 2, 3, 4, 8, 1, 2),
     ("moe_topk_gating", "top_groups"): (None, 1, 2, 1, 3, 4),
