@@ -130,3 +130,28 @@ def test_conditions_name_facts_only(method):
     for pitfall in pitfalls_for(method):
         steps = Steps.declared[method, pitfall.name](given, tiled(setting))
         assert condition_names(steps.needs) <= set(steps.facts()), pitfall.name
+
+
+CONVENTIONS = [
+    pytest.param(method, name, value, id=f"{method}:{name}={value}")
+    for method in REFERENCES
+    for name, values in METHODS[method].conventions.items()
+    for value in values[1:]
+]
+
+
+@pytest.mark.parametrize(("method", "name", "value"), CONVENTIONS)
+def test_the_steps_follow_declared_conventions(method, name, value):
+    moved = 0
+    for case in cases(method)[:60]:
+        meaning = {name: value}
+        given, setting = lift(case, {**case.arguments(meaning), **meaning})
+        plain = case.without_garbage().arguments(meaning)
+        with np.errstate(all="ignore"):
+            outputs = REFERENCES[method](given, setting).outputs()
+        bounds = budget(METHODS[method], {**plain, **meaning}, CONTRACTS[case.dtype])
+        for got, bound in zip(outputs, bounds, strict=False):
+            want = expected(bound, "float32")
+            assert distance(got, want) <= 1, str(case)
+            moved += not np.array_equal(want.value, METHODS[method](**plain), equal_nan=True)
+    assert moved >= 3

@@ -258,7 +258,8 @@ def test_what_may_not_be_a_number_stays_unbounded_through_every_operation():
     with np.errstate(invalid="ignore"):
         for result in (
             lost + zeros, lost - zeros, lost * zeros, zeros / lost, zeros * 0.0 * lost, -lost, np.absolute(lost), np.maximum(lost, zeros),
-            np.exp(lost), np.log(lost), np.tanh(lost), np.sqrt(lost), np.matmul(lost, zeros), np.cumsum(lost, axis=1), np.sum(lost, axis=1),
+            np.exp(lost), np.log(lost), np.tanh(lost), np.cos(lost), np.sin(lost), np.sqrt(lost),
+            np.matmul(lost, zeros), np.cumsum(lost, axis=1), np.sum(lost, axis=1),
             np.einsum("ij,jk->ik", lost, zeros), np.where(np.ones((2, 2), bool), lost, 0.0), np.max(lost, axis=1),
         ):  # fmt: skip
             errors = np.broadcast_to(result.error, result.shape).reshape(2, -1)

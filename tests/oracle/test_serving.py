@@ -196,6 +196,15 @@ def test_float32_angles_are_allowed_however_far_and_other_positions_are_not(fart
     assert not compare(turned_in_float32(x, np.minimum(positions, 2**24 - 1), shift=1), wanted)[1].all()
 
 
+@pytest.mark.parametrize("position", [0, 1, 1000, 1_000_000])
+def test_a_position_that_is_off_by_one_shows_up_to_a_million(position):
+    x = np.random.default_rng(6).standard_normal((1, 2, 8, 16)).astype(np.float32)
+    positions = np.full((1, 8), position)
+    wanted = expected(budget(ROTARY, {"x": x, "positions": positions}, CONTRACTS["float32"])[0], "float32")
+    assert compare(turned_in_float32(x, positions), wanted)[1].all()
+    assert not compare(turned_in_float32(x, positions, shift=1), wanted)[1].all()
+
+
 def table(*first):
     return np.array([first, [2, -1, -1]])
 
