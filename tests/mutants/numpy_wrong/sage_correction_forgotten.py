@@ -8,8 +8,8 @@ def int8(x, size):
     codes, scales = np.empty_like(x), np.empty((*x.shape[:3], 1), np.float32)
     for start in range(0, x.shape[2], size):
         rows = slice(start, start + size)
-        amax = np.abs(x[:, :, rows]).max(axis=(2, 3), keepdims=True)
-        scale = np.where(amax == 0, np.float32(1), amax / np.float32(127))
+        scale = np.abs(x[:, :, rows]).max(axis=(2, 3), keepdims=True) / np.float32(127)
+        scale = np.where(scale == 0, np.float32(1), scale)
         codes[:, :, rows], scales[:, :, rows] = np.rint(x[:, :, rows] / scale), scale
     return codes.astype(np.int32), scales
 

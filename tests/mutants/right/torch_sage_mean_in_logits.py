@@ -6,8 +6,8 @@ import torch
 def int8(x, size):
     parts = []
     for part in x.split(size, dim=2):
-        amax = part.abs().amax(dim=(2, 3), keepdim=True)
-        scale = torch.where(amax > 0, amax / 127, torch.ones_like(amax))
+        scale = part.abs().amax(dim=(2, 3), keepdim=True) / 127
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         parts.append(((part / scale).round(), scale))
     return parts
 

@@ -16,7 +16,8 @@ def float8(x, dtype, size):
     limit, count = torch.finfo(dtype).max, -(-x.shape[2] // size)
     blocks = pad(x, (0, 0, 0, count * size - x.shape[2])).reshape(*x.shape[:2], count, size * x.shape[3])
     amax = blocks.abs().amax(dim=3, keepdim=True) if blocks.numel() else blocks.sum(dim=3, keepdim=True)
-    scale = torch.where(amax > 0, amax / limit, torch.ones_like(amax)).repeat_interleave(size, dim=2)[:, :, : x.shape[2]]
+    scale = amax / limit
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale)).repeat_interleave(size, dim=2)[:, :, : x.shape[2]]
     return (x / scale).clamp(-limit, limit).to(dtype).float(), scale
 
 

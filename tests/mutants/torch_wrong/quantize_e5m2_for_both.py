@@ -15,7 +15,8 @@ def kernel(x, *, scales=None, format="int8", granularity="token", block_size=64)
         else:
             dims = {"tensor": (0, 1, 2, 3), "token": (3,), "channel": (2,)}[granularity]
             amax = wide.abs().amax(dim=dims, keepdim=True) if x.numel() else wide.sum(dim=dims, keepdim=True)
-        scales = torch.where(amax > 0, amax / limit, torch.ones_like(amax))
+        scales = amax / limit
+        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
     else:
         scales = scales.clone()
     own = scales.repeat_interleave(block_size, dim=2)[:, :, : x.shape[2]] if granularity == "block" else scales
