@@ -259,6 +259,7 @@ TO_BLOCKS_PROBES = (
     *(f"l=3 d=20 format={form} x=zeros(0)" for form in MICRO),
     "l=9 d=96 format=nvfp4 x=spread(0)",
     "l=9 d=80 format=mxfp4 x=normal(0)*1e-30",
+    "l=9 d=80 format=mxfp8_e5m2 x=normal(0)*1e-36",
 )
 FROM_BLOCKS_PROBES = (
     *(f"b=2 h=2 l=5 d=72 format={form} codes=codes(0) scales=codes(1)" for form in MICRO),

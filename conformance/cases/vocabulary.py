@@ -138,12 +138,12 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
     ("quantize", "x"): (
         ("normal",) * 4
         + ("uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "sparse", "spread", "equal", "ones"),
-        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 1e-36, 100.0),
     ),
     ("quantize_microscaling", "x"): (
         ("normal",) * 4
         + ("spread", "sparse", "uneven_rows", "zero_rows", "halves", "outlier_columns", "zero_columns", "zeros", "equal", "ones"),
-        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 100.0),
+        (1.0, 1.0, 1.0, 1.0, 1e-3, 1e4, 1e-30, 1e-36, 100.0),
     ),
     # The quantum of a block of keys follows their largest: with a gain, most logits are rounding of codes.
     **dict.fromkeys(

@@ -30,8 +30,8 @@ def in_blocks(x: Array, form: str, size: int) -> tuple[Array, Array]:
     """Codes of blocks of tokens, as integers or as floats that float8 has, and the scale of every token (B, H, L, 1)."""
     scales = np.ones((*x.shape[:2], x.shape[2], 1), x.dtype)
     for rows in tiles(slice(0, x.shape[2]), size):
-        largest = np.abs(x[:, :, rows]).max(axis=(2, 3), keepdims=True)
-        scales[:, :, rows] = np.where(largest == 0, 1, largest / x.dtype.type(LARGEST[form]))
+        own = np.abs(x[:, :, rows]).max(axis=(2, 3), keepdims=True) / x.dtype.type(LARGEST[form])
+        scales[:, :, rows] = np.where(own == 0, 1, own)  # it may underflow
     if form == "int8":
         return np.rint(x / scales).astype(np.int32), scales
     return float8_bits(to_odd(x / scales), form).view(getattr(ml_dtypes, form)).astype(x.dtype), scales

@@ -19,6 +19,7 @@ __all__ = ["dequantize", "fp4_numbers", "nvfp4", "quantize"]
 Array = Any  # an ndarray, of a dtype of ml_dtypes perhaps
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+CODED = ("float32", "float16", "bfloat16")  # whose numbers come back as float32: no argument tells of float64
 
 # Of each format its block, and how far the exponent of its scale lies below that of the largest element.
 BLOCKS = {"mxfp4": (32, 2), "mxfp8_e4m3": (32, 8), "mxfp8_e5m2": (32, 15), "nvfp4": (16, 0)}
@@ -94,7 +95,7 @@ def quantize(x: Array, *, format: str = "mxfp4") -> tuple[Array, Array, Array]:
 
 
 @register(
-    "dequantize_microscaling", backend="numpy", name="numpy.dequantize_microscaling", dtypes=DTYPES, description="a table of all bytes"
+    "dequantize_microscaling", backend="numpy", name="numpy.dequantize_microscaling", dtypes=CODED, description="a table of all bytes"
 )
 def dequantize(codes: Array, scales: Array, *, tensor_scale: Array | None = None, format: str = "mxfp4") -> Array:
     """Of FP4, both numbers of a byte are looked up at once."""

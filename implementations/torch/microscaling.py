@@ -16,6 +16,7 @@ from implementations.torch.quantisation import cast
 __all__ = ["blocks_of", "dequantize", "fp4", "nvfp4", "quantize"]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+CODED = ("float32", "float16", "bfloat16")  # whose numbers come back as float32: no argument tells of float64
 SIZES = {"mxfp4": 32, "mxfp8_e4m3": 32, "mxfp8_e5m2": 32, "nvfp4": 16}
 LARGEST_EXPONENT = {"mxfp4": 2, "mxfp8_e4m3": 8, "mxfp8_e5m2": 15}
 FLOAT8 = {"mxfp8_e4m3": "float8_e4m3fn", "mxfp8_e5m2": "float8_e5m2"}
@@ -81,7 +82,7 @@ def quantize(x: Tensor, *, format: str = "mxfp4") -> tuple[Tensor, Tensor, Tenso
     return codes[..., 0::2] | codes[..., 1::2] << 4, scales[..., 0], tensor_scale
 
 
-@register("dequantize_microscaling", backend="torch", name="torch.dequantize_microscaling", dtypes=DTYPES, description="nibbles by shifts")
+@register("dequantize_microscaling", backend="torch", name="torch.dequantize_microscaling", dtypes=CODED, description="nibbles by shifts")
 def dequantize(codes: Tensor, scales: Tensor, *, tensor_scale: Tensor | None = None, format: str = "mxfp4") -> Tensor:
     """An e2m1 number from its bits: (1 + m / 2) 2^(e - 1), or m / 2 where e is 0."""
     dtype = torch.float32 if tensor_scale is None else tensor_scale.dtype

@@ -51,7 +51,8 @@ def scales_of(x: Tensor, form: str, granularity: str, block_size: int) -> Tensor
         dims = {"tensor": (0, 1, 2, 3), "token": (3,), "channel": (2,)}[granularity]
         shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
         amax = torch.amax(x.abs(), dim=dims, keepdim=True) if x.numel() else x.new_zeros(shape)
-    return torch.where(amax == 0, torch.ones_like(amax), amax / largest(form))
+    scales = amax / largest(form)
+    return torch.where(scales == 0, torch.ones_like(scales), scales)  # which may underflow where amax is not 0
 
 
 def spread(scales: Tensor, granularity: str, block_size: int, length: int) -> Tensor:

@@ -1,5 +1,7 @@
 """quantize and dequantize: their meaning, exactly, and what float32 kernels may do."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -147,3 +149,25 @@ def test_ml_dtypes_has_the_formats_by_the_names_of_the_option():
     for form in LARGEST:
         if form != "int8":
             assert float(ml_dtypes.finfo(form).max) == LARGEST[form]
+
+
+def stored_bytes(width, form):
+    """Bytes of a row of a head with its scales, as the outputs of the methods have them."""
+    row = np.ones((1, 1, 1, width))
+    if form == "bfloat16":
+        return 2 * width
+    if form in ("mxfp4", "nvfp4"):
+        codes, scales, _ = METHODS["quantize_microscaling"](row, format=form)
+        return codes.size // 2 + scales.size
+    codes, scales = QUANTIZE(row, format=form)
+    return codes.size + (4 * scales.size if form == "int8" else 0)
+
+
+CACHES = [("multi-head", 64, 128), ("grouped-query", 16, 128), ("multi-query", 2, 128), ("MLA", 1, 576)]
+
+
+@pytest.mark.parametrize(("name", "rows", "width"), CACHES)
+def test_the_document_has_the_bytes_of_a_cache(name, rows, width):
+    table = Path(__file__).parents[2].joinpath("docs", "quantisation.md").read_text()
+    bytes_of = [rows * stored_bytes(width, form) for form in ("bfloat16", "float8_e4m3fn", "int8", "nvfp4", "mxfp4")]
+    assert f"| {name} | {' | '.join(map(str, bytes_of))} |" in table

@@ -1,0 +1,10 @@
+"""Codes of 8 bits back to numbers."""
+
+import torch
+
+
+def kernel(codes, scales, *, format="int8", granularity="token", block_size=64):
+    numbers = codes.to(scales.dtype)
+    if granularity == "block":
+        scales = scales.repeat(1, 1, block_size, 1)[:, :, : codes.shape[2]]
+    return numbers * scales
