@@ -134,7 +134,8 @@ def speculative_accept(p: Array, q: Array, draft: np.ndarray, u: Array, *, ties:
 
 def _left_over(p: Array, q: Array) -> tuple[Array, Array]:
     """max(p - q, 0) and its sum over the last axis, which stays as an axis of size 1."""
-    left = np.maximum(p - q, 0.0)
+    left = p - q
+    left = np.where(is_positive(left), left, 0.0)  # no machine gets the sign of a difference of two inputs wrong
     return left, np.sum(left, axis=-1, keepdims=True)
 
 

@@ -48,7 +48,7 @@ def mix_dispatched(
     assert wide[0] is not None and wide[1] is not None
     made = _feed_forward(buffers, wide[0], wide[1], wide[2], activation)
     combined = torch.einsum("aec,ecd->ad", dispatch, made) * weights.to(dtype).reshape(-1, 1)
-    out = combined.reshape(tokens, choices, -1).sum(dim=1)
+    out = combined.reshape(tokens, choices, hidden.shape[1]).sum(dim=1)
     if wide[3] is not None and wide[4] is not None:
         out = out + _feed_forward(x, wide[3], wide[4], wide[5], activation)
     return out.to(hidden.dtype)

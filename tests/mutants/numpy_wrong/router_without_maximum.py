@@ -1,0 +1,25 @@
+"""Router gate."""
+
+import numpy as np
+
+
+def kernel(logits, k, *, renormalize=True, scoring="softmax", correction=None, groups=1, top_groups=1):
+    x = logits.astype(np.float32)
+    if scoring == "sigmoid":
+        scores = 1 / (1 + np.exp(-x))
+    else:
+        scores = np.exp(x)
+        scores = scores / scores.sum(-1, keepdims=True)
+    choice = scores if correction is None else scores + correction.astype(np.float32)
+    if top_groups < groups:
+        grouped = choice.reshape(len(choice), groups, choice.shape[1] // groups)
+        best = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
+        keep = np.argsort(-best, axis=-1, kind="stable")[:, :top_groups]
+        mask = np.zeros(best.shape, bool)
+        np.put_along_axis(mask, keep, True, axis=-1)
+        choice = np.where(mask[..., None], grouped, -np.inf).reshape(choice.shape)
+    idx = np.argsort(-choice, axis=-1, kind="stable")[:, :k]
+    w = np.take_along_axis(scores, idx, axis=-1)
+    if renormalize:
+        w = w / w.sum(-1, keepdims=True)
+    return idx, w.astype(logits.dtype)
