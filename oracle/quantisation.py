@@ -19,7 +19,7 @@ from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.options import Kind
 from oracle.readings.features import values_of
-from oracle.readings.quantised import divided, largest_magnitude, quantised
+from oracle.readings.quantised import divided, largest_magnitude, quantised, special
 
 __all__ = ["dequantize", "quantize", "repeated", "scales_of"]
 
@@ -80,7 +80,7 @@ def repeated(scales: Array, granularity: str, block_size: int, length: int) -> A
     source="Dettmers et al. 2022, eq. 1, arXiv:2208.07339; Micikevicius et al. 2022, section 3, arXiv:2209.05433",
     shapes="x: b h l d, scales?: statistic p m n w -> codes: code b h l d, scales: statistic p m n w",
     options=OPTIONS,
-    conventions={"zero_scale": ("one", "zero")},
+    conventions={"zero_scale": ("one", "zero"), "overflow": ("saturate", "special")},
     derived=SHARED,
     domains={"scales": "scale"},
     tunables=("block_rows",),
@@ -95,6 +95,7 @@ def quantize(
     granularity: str = "token",
     block_size: int = 64,
     zero_scale: str = "one",
+    overflow: str = "saturate",
 ) -> tuple[Array, Array]:
     """Symmetric quantisation to 8 bits: codes round(x / scale), saturated, with scale = max |x| / largest number of the format.
 
@@ -105,6 +106,7 @@ def quantize(
         granularity: what shares a scale: a token, the tensor, a channel of a head, or a block of tokens of a head.
         block_size: tokens in a block; the last may have fewer.
         zero_scale: what the scale of nothing but zeros is; the codes are zeros.
+        overflow: ``special``: what given scales leave too large becomes NaN in e4m3fn and infinite in e5m2. int8 saturates always.
 
     Returns:
         codes (B, H, L, D), of two equally near ones the even; and scales, float32: (B, H, L, 1) for tokens, (1, 1, 1, 1) for the
@@ -118,7 +120,10 @@ def quantize(
     nothing: Any = np.zeros((), dtype=bool)
     if scales is None:
         scales, nothing = scales_of(x, form, granularity, block_size)
-    codes = quantised(divided(x, repeated(scales, granularity, block_size, x.shape[2])), form)
+    quotient = divided(x, repeated(scales, granularity, block_size, x.shape[2]))
+    codes = quantised(quotient, form)
+    if overflow == "special":
+        codes = special(quotient, codes, form)
     return codes, np.where(nothing, 0.0, scales) if zero_scale == "zero" and nothing.any() else scales
 
 

@@ -62,8 +62,8 @@ _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 _FAMILIES = (
     "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
-    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent", "quantisation",
-    "microscaling", "low_precision_scales", "low_precision_forms",
+    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
+    "quantisation", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales", "low_precision_forms",
 )  # fmt: skip
 
 

@@ -67,6 +67,17 @@ def test_given_scales_are_used_and_what_is_too_large_saturates(form):
         assert (np.abs(codes) == LARGEST[form]).sum() > 100
 
 
+def test_a_cast_without_saturation_is_a_convention():
+    x, scales = draw(1).astype(np.float64), np.full((1, 1, 1, 1), 2.0**-12)
+    given = {"scales": scales, "format": "float8_e4m3fn", "granularity": "tensor"}
+    codes, _ = QUANTIZE(x, **given, overflow="special")
+    saturated, _ = QUANTIZE(x, **given)
+    beyond = np.abs(x / scales) > 464
+    assert 100 < beyond.sum() < x.size
+    np.testing.assert_array_equal(np.isnan(codes), beyond)
+    np.testing.assert_array_equal(codes[~beyond], saturated[~beyond])
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize(("zero_scale", "want"), [("one", 1.0), ("zero", 0.0)])
 def test_nothing_but_zeros_has_codes_of_zero(granularity, zero_scale, want):
