@@ -18,6 +18,8 @@ QUANTIZE_PROBES = (
     *(f"l=12 d=5 granularity={shared} block_size=3 x=zeros(0)" for shared in ("token", "channel", "tensor", "block")),
     *(f"l=24 d=5 format={form} granularity={shared} block_size=3 x=zero_rows(2)" for form in EIGHT_BITS for shared in ("token", "block")),
     "l=9 d=16 granularity=channel x=zero_columns(0)",
+    "l=12 d=16 granularity=token eps=1.0 x=uneven_rows(0)",
+    "l=12 d=16 format=float8_e4m3fn granularity=token eps=0.001 x=zero_rows(0)",
     "l=9 d=16 granularity=token x=normal(0)*1e-30",
     "l=65 d=64 granularity=block x=outlier_columns(0)",
 )

@@ -38,7 +38,7 @@ class Quantisation(Steps):
         options = METHODS["quantize"].given({name: arguments.get(name) for name in METHODS["quantize"].options})
         self.form = CODE_FORMATS[options["format"]]
         self.granularity, self.block_size = options["granularity"], options["block_size"]
-        self.given = arguments.get("scales")
+        self.given, self.eps = arguments.get("scales"), options["eps"]
         self.shape: tuple[int, ...] = (0, 0, 0, 0)
 
     def facts(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Quantisation(Steps):
         scales = None if self.given is None else True
         return {
             **dims, "format": self.form.name, "granularity": self.granularity, "block_size": self.block_size, "scales": scales,
-            "dtype": self.setting.dtype,
+            "eps": self.eps, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:
@@ -103,9 +103,13 @@ class Quantize(Quantisation):
         """Scales to divide by."""
         return np.where(scales == 0, self.dtype.type(1), scales)
 
+    def bounded(self, amax: Array) -> Array:
+        """Largest magnitudes, bounded from below."""
+        return np.maximum(amax, self.dtype.type(self.eps))
+
     def scales(self) -> Array:
         """The scales that are divided by."""
-        return self.nonzero(self.amax() / self.dtype.type(self.largest())) if self.given is None else self.given
+        return self.nonzero(self.bounded(self.amax()) / self.dtype.type(self.largest())) if self.given is None else self.given
 
     def quotient(self, scales: Array) -> Array:
         """What is rounded."""
@@ -324,6 +328,26 @@ class Guarded(Quantize):
 
     def scales(self) -> Array:
         return self.amax() / self.dtype.type(self.largest()) + self.dtype.type(1e-5)
+
+
+class GuardAdded(Quantize):
+    name = "eps-added"
+    explanation = "eps is added to the largest magnitude instead of bounding it from below."
+    citation = FLOAT8
+    needs = "not scales and eps > 0"
+
+    def bounded(self, amax: Array) -> Array:
+        return amax + self.dtype.type(self.eps)
+
+
+class GuardOfScale(Quantize):
+    name = "eps-bounds-scale"
+    explanation = "eps bounds the scale from below, not the largest magnitude."
+    citation = FLOAT8
+    needs = "not scales and eps > 0"
+
+    def scales(self) -> Array:
+        return np.maximum(self.nonzero(self.amax() / self.dtype.type(self.largest())), self.dtype.type(self.eps))
 
 
 class Multiplied(Quantize):

@@ -18,7 +18,18 @@ from oracle.readings.bounded import Bounded
 from oracle.readings.features import lifted, values_of
 from oracle.readings.perturbed import Perturbed
 
-__all__ = ["Stepped", "divided", "exactly", "exponent_of", "largest_magnitude", "power_of_two", "quantised", "special"]
+__all__ = [
+    "Stepped",
+    "divided",
+    "exactly",
+    "exponent_of",
+    "largest_magnitude",
+    "largest_number",
+    "meaningless",
+    "power_of_two",
+    "quantised",
+    "special",
+]
 
 
 class Stepped(Bounded):
@@ -126,6 +137,25 @@ def exactly(x: np.ndarray, like: Any) -> Any:
     if isinstance(like, Perturbed):
         return Perturbed.exact(x, like.noise)
     return balls(x) if is_balls(like) else x
+
+
+def meaningless(x: Any, where: np.ndarray, largest: float) -> Any:
+    """Numbers of which some mean nothing, as the scale of nothing but zeros: a kernel may return any that is finite, but no NaN.
+
+    Args:
+        x: what is returned, in any reading.
+        where: which of them mean nothing, in a shape that broadcasts.
+        largest: number of their format.
+    """
+    if not isinstance(x, Bounded):
+        return x
+    # A quarter: an error that reaches the end of a format exempts an element from judgement, NaN included.
+    return type(x)(x.value, np.where(where, largest / 4, x.full_error), x.contract)
+
+
+def largest_number(x: Any) -> float:
+    """The largest number of the format in which a kernel computes; infinity where no kernel does."""
+    return x.contract.accumulate.largest if isinstance(x, Bounded) else np.inf
 
 
 def exponent_of(x: np.ndarray) -> np.ndarray:
