@@ -18,7 +18,7 @@ from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.options import Kind
 from oracle.readings.features import values_of
-from oracle.readings.quantised import divided, exponent_of, largest_magnitude, power_of_two, quantised
+from oracle.readings.quantised import divided, exponent_of, largest_magnitude, largest_number, meaningless, power_of_two, quantised
 
 __all__ = ["MICROSCALING", "Microscaling", "dequantize_microscaling", "in_blocks", "quantize_microscaling", "spread_blocks"]
 
@@ -96,12 +96,12 @@ def microscaled(x: Array, form: Microscaling) -> tuple[Array, Array]:
     shapes="x: b h l d -> codes: code b h l d, scales: code b h l n, tensor_scale?: statistic u",
     where=WHERE,
     options=OPTIONS,
-    conventions={"zero_scale": ("smallest", "one")},
+    conventions={"zero_scale": ("any", "smallest", "one")},
     derived=BLOCKS,
     coding=_coding,
     approximation=_there_and_back,
 )
-def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "smallest") -> tuple[Array, Array, Array]:
+def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = "any") -> tuple[Array, Array, Array]:
     """Quantisation in blocks of 32 (MX) or 16 (NVFP4) elements of the last axis, the last of which may be shorter.
 
     MX: scale = 2^(floor(log2(max |x|)) - emax), emax being the exponent of the largest element (2, 8 or 15), codes round(x / scale).
@@ -111,7 +111,7 @@ def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = 
     Args:
         x: (B, H, L, D).
         format: mxfp4 (e2m1 elements, two to a byte, the first in the low nibble), mxfp8_e4m3, mxfp8_e5m2 or nvfp4.
-        zero_scale: what the e8m0 scale of nothing but zeros is: the smallest, 2^-127, or 1. NVFP4 has 0 there.
+        zero_scale: what the e8m0 scale of nothing but zeros is: any, the smallest, 2^-127, or 1. That of NVFP4 may be any.
 
     Returns:
         codes (B, H, L, D), FP4 packed (B, H, L, D / 2); scales (B, H, L, ceil(D / block)) of e8m0 or e4m3; and, of NVFP4,
@@ -127,13 +127,16 @@ def quantize_microscaling(x: Array, *, format: str = "mxfp4", zero_scale: str = 
     if format != "nvfp4":
         scales = power_of_two(largest, int(exponent_of(np.asarray(form.element.largest))), form.scale)
         codes = quantised(over_scales(x, scales, form.size), form.element)
-        smallest = 2.0**-form.scale.bias if zero_scale == "smallest" else 1.0
-        return codes, np.where(values_of(scales) == 0, smallest, scales), one
+        zeros = values_of(scales) == 0
+        scales = np.where(zeros, 1.0 if zero_scale == "one" else 2.0**-form.scale.bias, scales)
+        return codes, meaningless(scales, zeros, form.scale.largest) if zero_scale == "any" else scales, one
     whole = largest_magnitude(x, (0, 1, 2, 3)).reshape(1)
     nothing = values_of(whole) == 0
     tensor_scale = np.where(nothing, 1.0, whole / (form.element.largest * form.scale.largest))
     scales = quantised(largest / form.element.largest / tensor_scale, form.scale)
-    return quantised(over_scales(x, scales * tensor_scale, form.size), form.element), scales, tensor_scale
+    codes = quantised(over_scales(x, scales * tensor_scale, form.size), form.element)
+    scales = meaningless(scales, values_of(largest) == 0, form.scale.largest)
+    return codes, scales, meaningless(tensor_scale, nothing, largest_number(tensor_scale))
 
 
 @method(

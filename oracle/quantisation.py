@@ -18,8 +18,8 @@ import numpy as np
 from oracle.catalogue import method
 from oracle.codes import CODE_FORMATS, CodeFormat
 from oracle.options import Kind
-from oracle.readings.features import values_of
-from oracle.readings.quantised import divided, largest_magnitude, quantised
+from oracle.readings.features import constant, values_of
+from oracle.readings.quantised import divided, largest_magnitude, largest_number, meaningless, quantised, special
 
 __all__ = ["dequantize", "quantize", "repeated", "scales_of"]
 
@@ -64,9 +64,11 @@ def largest_of(x: Array, granularity: str, block_size: int) -> Array:
     return largest_magnitude(x, axes[granularity])
 
 
-def scales_of(x: Array, form: CodeFormat, granularity: str, block_size: int) -> tuple[Array, np.ndarray]:
+def scales_of(x: Array, form: CodeFormat, granularity: str, block_size: int, eps: float = 0.0) -> tuple[Array, np.ndarray]:
     """Scales, 1 where all that share one are zeros; and where that is so."""
     largest = largest_of(x, granularity, block_size)
+    if eps:
+        largest = np.maximum(largest, constant(eps, largest))
     nothing = values_of(largest) == 0
     return np.where(nothing, 1.0, largest / form.largest), nothing
 
@@ -79,8 +81,8 @@ def repeated(scales: Array, granularity: str, block_size: int, length: int) -> A
 @method(
     source="Dettmers et al. 2022, eq. 1, arXiv:2208.07339; Micikevicius et al. 2022, section 3, arXiv:2209.05433",
     shapes="x: b h l d, scales?: statistic p m n w -> codes: code b h l d, scales: statistic p m n w",
-    options=OPTIONS,
-    conventions={"zero_scale": ("one", "zero")},
+    options={**OPTIONS, "eps": "nonnegative"},
+    conventions={"zero_scale": ("any", "one", "zero"), "overflow": ("saturate", "special")},
     derived=SHARED,
     domains={"scales": "scale"},
     tunables=("block_rows",),
@@ -94,7 +96,9 @@ def quantize(
     format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
-    zero_scale: str = "one",
+    eps: float = 0.0,
+    zero_scale: str = "any",
+    overflow: str = "saturate",
 ) -> tuple[Array, Array]:
     """Symmetric quantisation to 8 bits: codes round(x / scale), saturated, with scale = max |x| / largest number of the format.
 
@@ -104,7 +108,9 @@ def quantize(
         format: int8 (from -127 to 127), float8_e4m3fn (448) or float8_e5m2 (57344).
         granularity: what shares a scale: a token, the tensor, a channel of a head, or a block of tokens of a head.
         block_size: tokens in a block; the last may have fewer.
-        zero_scale: what the scale of nothing but zeros is; the codes are zeros.
+        eps: the largest magnitude that a scale is computed from is at least this.
+        zero_scale: what the scale of nothing but zeros is; the codes are zeros, so any finite number will do.
+        overflow: ``special``: what given scales leave too large becomes NaN in e4m3fn and infinite in e5m2. int8 saturates always.
 
     Returns:
         codes (B, H, L, D), of two equally near ones the even; and scales, float32: (B, H, L, 1) for tokens, (1, 1, 1, 1) for the
@@ -117,9 +123,16 @@ def quantize(
     form = CODE_FORMATS[format]
     nothing: Any = np.zeros((), dtype=bool)
     if scales is None:
-        scales, nothing = scales_of(x, form, granularity, block_size)
-    codes = quantised(divided(x, repeated(scales, granularity, block_size, x.shape[2])), form)
-    return codes, np.where(nothing, 0.0, scales) if zero_scale == "zero" and nothing.any() else scales
+        scales, nothing = scales_of(x, form, granularity, block_size, eps)
+    quotient = divided(x, repeated(scales, granularity, block_size, x.shape[2]))
+    codes = quantised(quotient, form)
+    if overflow == "special":
+        codes = special(quotient, codes, form)
+    if not nothing.any():
+        return codes, scales
+    if zero_scale == "any":
+        return codes, meaningless(scales, nothing, largest_number(scales))
+    return codes, np.where(nothing, 0.0 if zero_scale == "zero" else 1.0, scales)
 
 
 @method(

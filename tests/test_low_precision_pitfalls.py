@@ -11,9 +11,11 @@ from conformance.adequacy import lift, run_suspect, suspects
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.pitfalls import pitfalls_for
+from conformance.pitfalls.dequantisation import Dequantize
 from conformance.pitfalls.low_precision import Float8, Sage
-from conformance.pitfalls.microscaling import FromBlocks, ToBlocks
-from conformance.pitfalls.quantisation import Dequantize, Quantize
+from conformance.pitfalls.microscaling import ToBlocks
+from conformance.pitfalls.microscaling_read import FromBlocks
+from conformance.pitfalls.quantisation import Quantize
 from conformance.probes import probe_cases
 from conformance.registry import Implementation
 from oracle import METHODS

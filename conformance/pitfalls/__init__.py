@@ -81,8 +81,8 @@ _FAMILIES = (
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
-    "routing", "load_balance", "decoding", "several_tokens", "experts", "caches", "quantisation",
-    "microscaling", "low_precision_scales", "low_precision_forms",
+    "routing", "load_balance", "decoding", "several_tokens", "experts", "caches",
+    "quantisation", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales", "low_precision_forms",
 )  # fmt: skip
 
 

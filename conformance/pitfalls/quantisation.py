@@ -38,7 +38,7 @@ class Quantisation(Steps):
         options = METHODS["quantize"].given({name: arguments.get(name) for name in METHODS["quantize"].options})
         self.form = CODE_FORMATS[options["format"]]
         self.granularity, self.block_size = options["granularity"], options["block_size"]
-        self.given = arguments.get("scales")
+        self.given, self.eps = arguments.get("scales"), options["eps"]
         self.shape: tuple[int, ...] = (0, 0, 0, 0)
 
     def facts(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Quantisation(Steps):
         scales = None if self.given is None else True
         return {
             **dims, "format": self.form.name, "granularity": self.granularity, "block_size": self.block_size, "scales": scales,
-            "dtype": self.setting.dtype,
+            "eps": self.eps, "dtype": self.setting.dtype,
         }  # fmt: skip
 
     def applies(self) -> bool:
@@ -103,9 +103,13 @@ class Quantize(Quantisation):
         """Scales to divide by."""
         return np.where(scales == 0, self.dtype.type(1), scales)
 
+    def bounded(self, amax: Array) -> Array:
+        """Largest magnitudes, bounded from below."""
+        return np.maximum(amax, self.dtype.type(self.eps))
+
     def scales(self) -> Array:
         """The scales that are divided by."""
-        return self.nonzero(self.amax() / self.dtype.type(self.largest())) if self.given is None else self.given
+        return self.nonzero(self.bounded(self.amax()) / self.dtype.type(self.largest())) if self.given is None else self.given
 
     def quotient(self, scales: Array) -> Array:
         """What is rounded."""
@@ -326,6 +330,26 @@ class Guarded(Quantize):
         return self.amax() / self.dtype.type(self.largest()) + self.dtype.type(1e-5)
 
 
+class GuardAdded(Quantize):
+    name = "eps-added"
+    explanation = "eps is added to the largest magnitude instead of bounding it from below."
+    citation = FLOAT8
+    needs = "not scales and eps > 0"
+
+    def bounded(self, amax: Array) -> Array:
+        return amax + self.dtype.type(self.eps)
+
+
+class GuardOfScale(Quantize):
+    name = "eps-bounds-scale"
+    explanation = "eps bounds the scale from below, not the largest magnitude."
+    citation = FLOAT8
+    needs = "not scales and eps > 0"
+
+    def scales(self) -> Array:
+        return np.maximum(self.nonzero(self.amax() / self.dtype.type(self.largest())), self.dtype.type(self.eps))
+
+
 class Multiplied(Quantize):
     name = "multiplied-by-scale"
     explanation = "Values are multiplied by the scale instead of divided by it."
@@ -415,183 +439,3 @@ class HalfDoubleRounded(Quantize):
 
     def quotient(self, scales: Array) -> Array:
         return self.x.astype(np.float16).astype(self.dtype) / self.spread(scales)
-
-
-class Dequantize(Quantisation):
-    """`dequantize`, as the specification means it."""
-
-    methods = ("dequantize",)
-
-    def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
-        super().__init__(arguments, setting)
-        self.codes = arguments["codes"]
-        self.shape = self.codes.shape
-
-    def differ(self, wrong: tuple[Array, ...], right: tuple[Array, ...]) -> bool:
-        """Whether some number is off by more than a hundredth of itself."""
-        return bool((np.abs(wrong[0] - right[0]) > np.abs(right[0]) / 100).any())
-
-    def bits(self) -> Array:
-        """The bit patterns, which the arguments hold as the numbers that they stand for."""
-        return self.form.encode(self.codes)
-
-    def numbers(self) -> Array:
-        """What the codes stand for."""
-        return self.codes
-
-    def factors(self) -> Array:
-        """What they are multiplied by."""
-        return self.spread(self.arguments["scales"])
-
-    def outputs(self) -> tuple[Array, ...]:
-        """The steps in order."""
-        return ((self.numbers() * self.factors()).astype(self.dtype),)
-
-
-class Divided(Dequantize):
-    name = "divided-by-scale"
-    explanation = "Codes are divided by the scale instead of multiplied by it."
-    citation = INT8
-
-    def factors(self) -> Array:
-        return 1 / super().factors()
-
-
-class ScaleForgotten(Dequantize):
-    name = "scale-forgotten"
-    explanation = "Codes are returned as the numbers that they stand for, without their scale."
-    citation = INT8
-
-    def factors(self) -> Array:
-        return np.ones_like(super().factors())
-
-
-class ScaleTwice(Dequantize):
-    name = "scale-twice"
-    explanation = "Codes are multiplied by their scale twice."
-    citation = INT8
-
-    def factors(self) -> Array:
-        return super().factors() ** 2
-
-
-class BytesUnsigned(Dequantize):
-    name = "codes-read-without-sign"
-    explanation = "Codes of int8 are read as uint8: negative ones are 256 too large."
-    citation = INT8
-    needs = "format == 'int8'"
-
-    def numbers(self) -> Array:
-        return np.where(self.codes < 0, self.codes + 256, self.codes)
-
-
-class OtherFloat8(Dequantize):
-    name = "read-as-other-float8"
-    explanation = "Bit patterns of e4m3fn are read as e5m2, or the other way round."
-    citation = FLOAT8
-    needs = "format != 'int8'"
-
-    def numbers(self) -> Array:
-        return CODE_FORMATS["float8_e5m2" if self.form.name == "float8_e4m3fn" else "float8_e4m3fn"].decode(self.bits())
-
-
-class BiasOfFnuz(Dequantize):
-    name = "exponent-bias-one-more"
-    explanation = "Bit patterns are read with an exponent bias that is larger by one, as the fnuz formats have: everything is halved."
-    citation = "ml_dtypes: float8_e4m3fnuz, float8_e5m2fnuz"
-    needs = "format != 'int8'"
-
-    def numbers(self) -> Array:
-        return self.codes / 2
-
-
-class SubnormalsReadAsZero(Dequantize):
-    name = "subnormal-codes-read-as-zero"
-    explanation = "Codes below the smallest normal number of float8 are taken for zero."
-    citation = FLOAT8
-    needs = "format != 'int8'"
-    occasional = True
-
-    def numbers(self) -> Array:
-        return np.where(np.abs(self.codes) < self.form.smallest_normal, 0, self.codes)
-
-
-class RaggedScaleBefore(Dequantize):
-    name = "ragged-block-with-scale-before"
-    explanation = "The last block, which is shorter, uses the scale of the one before it."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        return np.minimum(tokens // self.block_size, self.shape[2] // self.block_size - 1)
-
-
-class EqualParts(Dequantize):
-    name = "blocks-of-equal-length"
-    explanation = "The tokens are cut into equal parts, as many as there are scales, instead of into blocks of the given size."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size > 1 and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        return tokens // -(-self.shape[2] // self.arguments["scales"].shape[2])
-
-
-class NextBlock(Dequantize):
-    name = "scale-of-next-block"
-    explanation = "The last token of a block gets the scale of the next one."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size > 1"
-
-    def block_of(self, tokens: Array) -> Array:
-        return np.minimum((tokens + 1) // self.block_size, self.arguments["scales"].shape[2] - 1)
-
-
-class BlocksInterleaved(Dequantize):
-    name = "scales-interleaved"
-    explanation = "Token i gets scale i mod the number of scales, as when they are tiled instead of repeated."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size > 1"
-
-    def block_of(self, tokens: Array) -> Array:
-        return tokens % self.arguments["scales"].shape[2]
-
-
-class FirstHeadScales(Dequantize):
-    name = "scales-of-first-head"
-    explanation = "All heads are multiplied by the scales of the first."
-    citation = INT8
-    needs = "granularity != 'tensor' and h > 1"
-
-    def factors(self) -> Array:
-        return super().factors()[:, :1]
-
-
-class FirstSequenceScales(Dequantize):
-    name = "scales-of-first-sequence"
-    explanation = "All sequences are multiplied by the scales of the first."
-    citation = INT8
-    needs = "granularity != 'tensor' and b > 1"
-
-    def factors(self) -> Array:
-        return super().factors()[:1]
-
-
-class ProductInHalf(Dequantize):
-    name = "product-rounded-to-float16"
-    explanation = "Products are rounded to float16, which loses small scales altogether."
-    citation = FLOAT8
-    needs = "dtype not in ('float16', 'bfloat16')"
-
-    def outputs(self) -> tuple[Array, ...]:
-        return (super().outputs()[0].astype(np.float16).astype(self.dtype),)
-
-
-class ScaleStored(Dequantize):
-    name = "scale-rounded-to-bfloat16"
-    explanation = "Scales are rounded to bfloat16 before they are used."
-    citation = FLOAT8
-    needs = "dtype not in ('float16', 'bfloat16')"
-
-    def factors(self) -> Array:
-        pattern = np.ascontiguousarray(super().factors(), dtype=np.float32).view(np.uint32)
-        return (pattern + np.uint32(0x8000) & np.uint32(0xFFFF0000)).view(np.float32).astype(self.dtype)

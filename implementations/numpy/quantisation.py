@@ -68,12 +68,13 @@ def quantize(
     format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
+    eps: float = 0.0,
     block_rows: int = 64,
 ) -> tuple[Array, Array]:
     """Codes of one strip of tokens after the other; float8 as bit patterns."""
     wide = x.astype(working_dtype(x))
     if scales is None:
-        scales = _largest(wide, granularity, block_size) / wide.dtype.type(LARGEST[format])
+        scales = np.maximum(_largest(wide, granularity, block_size), wide.dtype.type(eps)) / wide.dtype.type(LARGEST[format])
         scales = np.where(scales == 0, wide.dtype.type(1), scales)
     own = _spread(scales, granularity, block_size, x.shape[2])
     codes = np.empty(x.shape, np.int8 if format == "int8" else np.uint8)

@@ -96,8 +96,10 @@ def fp8_attention(
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of int8 in int32, (B, Hq, L, D) x (B, Hkv, Lk, D) -> (B, Hq, L, Lk)."""
-    return grouped_matmul(a.to(torch.int32), b.to(torch.int32).mT)
+    """Inner products of int8, exact, (B, Hq, L, D) x (B, Hkv, Lk, D) -> (B, Hq, L, Lk)."""
+    # CUDA has no product of int32 tensors.
+    exact = torch.int32 if a.device.type == "cpu" else torch.float64
+    return grouped_matmul(a.to(exact), b.to(exact).mT)
 
 
 def _weights_in_fp4(weights: Tensor, tile: int) -> Tensor:

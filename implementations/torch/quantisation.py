@@ -40,7 +40,7 @@ def _to_odd(x: Tensor) -> Tensor:
     return torch.where(toward.double() == x, toward, (toward.view(torch.int32) | 1).view(torch.float32))
 
 
-def scales_of(x: Tensor, form: str, granularity: str, block_size: int) -> Tensor:
+def scales_of(x: Tensor, form: str, granularity: str, block_size: int, eps: float = 0.0) -> Tensor:
     """Scales, 1 where all that share one are zeros; tokens missing from the last block are padded with zeros."""
     if granularity == "block":
         blocks = -(-x.shape[2] // block_size)
@@ -51,7 +51,7 @@ def scales_of(x: Tensor, form: str, granularity: str, block_size: int) -> Tensor
         dims = {"tensor": (0, 1, 2, 3), "token": (3,), "channel": (2,)}[granularity]
         shape = [1 if axis in dims else size for axis, size in enumerate(x.shape)]
         amax = torch.amax(x.abs(), dim=dims, keepdim=True) if x.numel() else x.new_zeros(shape)
-    scales = amax / largest(form)
+    scales = amax.clamp(min=eps) / largest(form)
     return torch.where(scales == 0, torch.ones_like(scales), scales)  # which may underflow where amax is not 0
 
 
@@ -68,10 +68,11 @@ def quantize(
     format: str = "int8",
     granularity: str = "token",
     block_size: int = 64,
+    eps: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """By the reciprocal of the scales, as kernels multiply rather than divide; where that overflows, the scale is divided by."""
     wide = x.to(working_dtype(x))
-    given = scales_of(wide, format, granularity, block_size) if scales is None else scales.clone()
+    given = scales_of(wide, format, granularity, block_size, eps) if scales is None else scales.clone()
     own, inverse = spread(given, granularity, block_size, x.shape[2]), spread(1 / given, granularity, block_size, x.shape[2])
     return cast(torch.where(torch.isfinite(inverse), wide * inverse, wide / own), format), given
 

@@ -15,10 +15,21 @@ import numpy as np
 from oracle.codes import CodeFormat
 from oracle.readings.balls import balls, is_balls, midpoints, radii
 from oracle.readings.bounded import Bounded
-from oracle.readings.features import values_of
+from oracle.readings.features import lifted, values_of
 from oracle.readings.perturbed import Perturbed
 
-__all__ = ["Stepped", "divided", "exactly", "exponent_of", "largest_magnitude", "power_of_two", "quantised"]
+__all__ = [
+    "Stepped",
+    "divided",
+    "exactly",
+    "exponent_of",
+    "largest_magnitude",
+    "largest_number",
+    "meaningless",
+    "power_of_two",
+    "quantised",
+    "special",
+]
 
 
 class Stepped(Bounded):
@@ -49,6 +60,28 @@ def _steps(value: np.ndarray, error: np.ndarray, like: Bounded, form: CodeFormat
     # Whatever is wrong with what is rounded, a code is one of the format's numbers.
     steps = np.where(error < np.inf, steps, form.largest + np.abs(nearest))
     return Stepped(nearest, steps, like.contract)
+
+
+def special(x: Any, codes: Any, form: CodeFormat) -> Any:
+    """Codes of a format that does not saturate: NaN in e4m3fn and infinity in e5m2 for what is too large; others as they are.
+
+    Args:
+        x: what was rounded, in any reading.
+        codes: `quantised` of it.
+        form: the format.
+    """
+    beyond = {"float8_e4m3fn": np.nan, "float8_e5m2": np.inf}.get(form.name)
+    if beyond is None:
+        return codes
+    # Halfway to the number that would come next. That tie goes to the even code: to the largest number of e4m3fn, away from that of e5m2.
+    limit = form.largest + np.ldexp(0.5, int(np.frexp(form.largest)[1]) - 1 - form.mantissa)
+    values, error = values_of(x), x.full_error if isinstance(x, Bounded) else np.zeros(x.shape)
+    too_large = np.abs(values) >= limit if form.name == "float8_e5m2" else np.abs(values) > limit
+    numbers = np.where(too_large, np.copysign(beyond, values), values_of(codes))
+    if not isinstance(codes, Bounded):
+        return lifted(numbers, codes)
+    unsure = ~(np.abs(np.abs(values) - limit) > error) & (error > 0)
+    return Stepped(numbers, np.where(unsure, np.inf, np.where(too_large, 0.0, codes.full_error)), codes.contract)
 
 
 def _quantised_balls(x: np.ndarray, form: CodeFormat) -> np.ndarray:
@@ -106,6 +139,25 @@ def exactly(x: np.ndarray, like: Any) -> Any:
     return balls(x) if is_balls(like) else x
 
 
+def meaningless(x: Any, where: np.ndarray, largest: float) -> Any:
+    """Numbers of which some mean nothing, as the scale of nothing but zeros: a kernel may return any that is finite, but no NaN.
+
+    Args:
+        x: what is returned, in any reading.
+        where: which of them mean nothing, in a shape that broadcasts.
+        largest: number of their format.
+    """
+    if not isinstance(x, Bounded):
+        return x
+    # A quarter: an error that reaches the end of a format exempts an element from judgement, NaN included.
+    return type(x)(x.value, np.where(where, largest / 4, x.full_error), x.contract)
+
+
+def largest_number(x: Any) -> float:
+    """The largest number of the format in which a kernel computes; infinity where no kernel does."""
+    return x.contract.accumulate.largest if isinstance(x, Bounded) else np.inf
+
+
 def exponent_of(x: np.ndarray) -> np.ndarray:
     """floor(log2(x)) of positive numbers, exactly; anything for others."""
     return np.frexp(x)[1] - 1
@@ -122,6 +174,8 @@ def power_of_two(largest: Any, shift: int, form: CodeFormat) -> Any:
             made = _power(largest.value, shift, form)
             ends = [_power(np.maximum(largest.value + sign * largest.full_error, 0.0), shift, form) for sign in (-1.0, 1.0)]
             return Bounded(made, np.maximum(ends[1] - made, made - ends[0]), largest.contract)
+    if isinstance(largest, Perturbed):
+        return Perturbed(_power(np.abs(largest.samples), shift, form), largest.noise)
     if is_balls(largest):
         return balls(_power(midpoints(largest), shift, form))
     return _power(largest, shift, form)

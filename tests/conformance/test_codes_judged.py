@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from conformance.accuracy import own_errors
+from conformance.cases import parse_case
+from conformance.cases.layouts import lay_out
 from conformance.certify import Request, certify
 from conformance.hunting.search import Effort
 from conformance.isolation.codes import decoded, stored
@@ -72,6 +74,22 @@ def test_what_is_stored_is_decoded_to_what_it_was(name):
     np.testing.assert_array_equal(decoded(stored(numbers.astype(np.dtype(name)), form), form, numbers.shape), numbers)
 
 
+def test_gaps_between_codes_hold_nan_where_there_is_one():
+    for name in ("int8", "uint8", "float8_e4m3fn", "float8_e5m2"):
+        base, view = lay_out(np.zeros((2, 3, 4), np.uint8).view(np.dtype(name)), "strided", None)
+        assert (view.astype(np.float32) == 0).all()
+        gaps = base.view(np.uint8)[base.view(np.uint8) != 0]
+        assert gaps.size == 2 * 4 * 4
+        numbers = gaps.view(np.dtype(name)).astype(np.float32)
+        assert np.isnan(numbers).all() if "float8" in name else (numbers == 127).all()
+
+
+def test_a_warm_up_that_would_not_fit_its_method_has_the_same_arrays():
+    line = "fp8_attention float32 b=1 h=1 g=1 l={} s=3 d={} e=1 q=normal(0) k=normal(0) v=normal(0)"
+    assert all("signs" not in parse_case(line.format(length, 3)).warm_up(("signs",)).arrays for length in range(1, 20))
+    assert any("signs" in parse_case(line.format(length, 4)).warm_up(("signs",)).arrays for length in range(1, 20))
+
+
 def test_a_certificate_tells_what_the_method_itself_costs():
     certificate = certificate_of("right")
     entry = json.loads(json.dumps(certificate.to_json()))
@@ -84,8 +102,6 @@ def test_a_certificate_tells_what_the_method_itself_costs():
 
 
 def test_own_errors_are_those_of_the_values_on_the_stated_case():
-    from conformance.cases import parse_case
-
     figures = own_errors("sage_attention", "float32", ("format", "causal"))
     assert [("format=int8" in one.case, "format=nvfp4" in one.case) for one in figures] == [(True, False), (False, True)]
     given = parse_case(figures[0].case).arguments()

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from conformance.judge import compare
 from oracle import METHODS, OptionError, ShapeError
 from oracle.readings import budget, enclosure, expected, value
 from oracle.readings.balls import midpoints, radii
@@ -67,8 +68,35 @@ def test_given_scales_are_used_and_what_is_too_large_saturates(form):
         assert (np.abs(codes) == LARGEST[form]).sum() > 100
 
 
+def test_a_cast_without_saturation_is_a_convention():
+    x, scales = draw(1).astype(np.float64), np.full((1, 1, 1, 1), 2.0**-12)
+    given = {"scales": scales, "format": "float8_e4m3fn", "granularity": "tensor"}
+    codes, _ = QUANTIZE(x, **given, overflow="special")
+    saturated, _ = QUANTIZE(x, **given)
+    beyond = np.abs(x / scales) > 464
+    assert 100 < beyond.sum() < x.size
+    np.testing.assert_array_equal(np.isnan(codes), beyond)
+    np.testing.assert_array_equal(codes[~beyond], saturated[~beyond])
+
+
+def test_the_scale_of_nothing_means_nothing_but_is_no_nan():
+    given = {"x": np.zeros((1, 1, 2, 4), np.float32)}
+    want = expected(budget(QUANTIZE, given, CONTRACTS["float32"])[1], "float32")
+    for scale, fits in ((1.0, True), (0.0, True), (1e-12, True), (1e30, True), (np.inf, False), (np.nan, False)):
+        assert compare(np.full((1, 1, 2, 1), scale, np.float32), want)[1].all() == fits
+    declared = expected(budget(QUANTIZE, {**given, "zero_scale": "one"}, CONTRACTS["float32"])[1], "float32")
+    assert not compare(np.zeros((1, 1, 2, 1), np.float32), declared)[1].any()
+
+
+def test_eps_bounds_the_largest_magnitude_from_below():
+    x = np.array([[[[0.5, -0.25], [1e-9, 0.0], [0.0, 0.0]]]])
+    codes, scales = QUANTIZE(x, eps=1e-3)
+    np.testing.assert_array_equal(scales[0, 0, :, 0], np.array([0.5, 1e-3, 1e-3]) / 127)
+    np.testing.assert_array_equal(codes[0, 0], [[127, -64], [0, 0], [0, 0]])
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize(("zero_scale", "want"), [("one", 1.0), ("zero", 0.0)])
+@pytest.mark.parametrize(("zero_scale", "want"), [("any", 1.0), ("one", 1.0), ("zero", 0.0)])
 def test_nothing_but_zeros_has_codes_of_zero(granularity, zero_scale, want):
     codes, scales = QUANTIZE(np.zeros((1, 2, 5, 4)), granularity=granularity, block_size=2, zero_scale=zero_scale)
     assert (codes == 0).all()

@@ -9,7 +9,7 @@ from oracle.readings.balls import balls, midpoints, radii, working_precision
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import CONTRACTS
 from oracle.readings.perturbed import Noise, Perturbed
-from oracle.readings.quantised import Stepped, divided, exactly, largest_magnitude, power_of_two, quantised
+from oracle.readings.quantised import Stepped, divided, exactly, largest_magnitude, power_of_two, quantised, special
 
 FORMATS = ("int8", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn")
 FLOAT32 = CONTRACTS["float32"]
@@ -108,6 +108,21 @@ def test_powers_of_two_are_floors_of_logarithms_within_the_range():
     bound = power_of_two(Bounded(np.array([1.9999999, 1.5]), np.array([1e-6, 1e-6]), FLOAT32), 0, E8M0)
     np.testing.assert_array_equal(bound.value, [1, 1])
     np.testing.assert_array_equal(bound.full_error, [1, 0])
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_what_does_not_saturate_is_what_ml_dtypes_makes_of_it(name):
+    form = CODE_FORMATS[name]
+    edge = form.largest * np.array([1.0, 1.03, 1.0357142857142858, 1.04, 1.0714285714285714, 1.072, 1.2, 2.0])
+    x = np.float32(np.concatenate([edge, -edge, np.nextafter(edge, np.inf, dtype=np.float32)]))
+    want = x.astype(name).astype(np.float64)
+    np.testing.assert_array_equal(special(x.astype(np.float64), form.nearest(x.astype(np.float64)), form), want)
+    bound = Bounded(x.astype(np.float64), np.full(x.shape, 0.5), FLOAT32)
+    got = special(bound, quantised(bound, form), form)
+    np.testing.assert_array_equal(got.value, want)
+    limit = 464.0 if name == "float8_e4m3fn" else 61440.0
+    np.testing.assert_array_equal(got.full_error == np.inf, np.abs(np.abs(x) - limit) <= 0.5)
+    np.testing.assert_array_equal(special(np.array([1e9]), np.array([127.0]), CODE_FORMATS["int8"]), [127])
 
 
 def test_steps_are_told_from_other_bounds():

@@ -81,7 +81,7 @@ def kernels() -> Iterator[Implementation]:
         import_module(module.name)
     for method in METHODS:
         found = [one.implementation for one in registered().values() if one.implementation.method == method]
-        if found:
+        if found and METHODS[method].coding is None:  # a code is exact or a quantum off, which is no error to compare
             yield min(found, key=lambda implementation: len(implementation.tunables))
 
 
