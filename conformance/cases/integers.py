@@ -31,6 +31,9 @@ class Given:
     others: tuple[np.ndarray, ...] = ()
 
 
+# Tiles at whose edges packed sequences end.
+TILES = (8, 16, 32, 64, 16)
+
 Maker = Callable[[np.random.Generator, Given], np.ndarray]
 
 
@@ -259,6 +262,16 @@ def _one_long(rng: np.random.Generator, given: Given) -> np.ndarray:
     return _cumulated(lengths)
 
 
+def _around_tiles(rng: np.random.Generator, given: Given) -> np.ndarray:
+    """A whole number of tiles, one more or one less, as far as there are enough; the last sequence has the rest."""
+    total, count = given.sizes[0], _count(given)
+    if not count:
+        return _cumulated(np.zeros(0, np.int64))
+    tile = int(rng.choice([tile for tile in TILES if tile * count <= total] or [max(total // count, 1)]))
+    ends = np.cumsum(tile * rng.integers(1, 1 + max(total // (tile * count), 1), count) + rng.integers(-1, 2, count))
+    return np.concatenate([[0], np.minimum(ends[:-1], total), [total]]).astype(np.int64)
+
+
 def _one_only(rng: np.random.Generator, given: Given) -> np.ndarray:
     """All sequences but one are empty."""
     lengths = np.zeros(_count(given), np.int64)
@@ -314,7 +327,7 @@ INTEGER_RECIPES: dict[str, dict[str, Maker]] = {
     },
     "cumulative": {
         "equal": _equal_lengths, "uneven": _uneven_lengths, "empty_first": _empty_first, "empty_last": _empty_last,
-        "empty_between": _empty_between, "one_long": _one_long, "one_only": _one_only,
+        "empty_between": _empty_between, "one_long": _one_long, "one_only": _one_only, "around_tiles": _around_tiles,
     },
     "position": {
         "from_zero": _from_zero, "continued": _continued(200), "any": _any_positions, "far": _far, "padded": _padded_positions,

@@ -28,7 +28,7 @@ OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither le
 # router, those that a token chooses, tokens of a vocabulary.
 NAMED_SIZES: dict[str, tuple[int, ...]] = {
     "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64),
-    "block_size": (4, 2, 1, 3, 8, 5, 16, 32),
+    "block_size": (4, 2, 1, 3, 8, 5, 16, 32, 12, 24, 64),
     "max_blocks": (3, 2, 4, 1, 5, 2, 8, 12, 33, 65),
     "edges": (3, 2, 4, 3, 3, 5, 8, 4, 2, 3, 1),
     "x": (4, 2, 8, 3, 6, 1, 5, 7, 9, 12, 16, 33, 64, 160),

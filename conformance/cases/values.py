@@ -209,6 +209,11 @@ def coarse_uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return rng.integers(0, 16, shape) / 16
 
 
+def last_uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Many are the largest below 1 in their format: no cumulative sum that rounding leaves below 1 exceeds them."""
+    return np.where(rng.random(shape) < 0.6, 1.0 - 2.0**-53, rng.random(shape))
+
+
 def _distribution(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
     return weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-30)
@@ -241,6 +246,12 @@ def coarse_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np
 def even_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """All equally probable, in every row and every array: two of them are the same distribution."""
     return np.full(shape, 1 / max(shape[-1], 1))
+
+
+def close_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The same row everywhere but for a millionth: little is left of the difference of two of them, or nothing."""
+    common = np.random.default_rng(shape[-1]).standard_normal(shape[-1:])
+    return _distribution(common + 1e-6 * rng.standard_normal(shape))
 
 
 def certain_distributions(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -314,10 +325,12 @@ def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 _MAKERS: tuple[Maker, ...] = (
     normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
     empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
-    levels, alike, near_ties, uniforms, coarse_uniforms, distributions, peaked_distributions, sparse_distributions,
-    coarse_distributions, even_distributions, certain_distributions, counts, large_counts,
+    levels, alike, near_ties, uniforms, coarse_uniforms, last_uniforms, distributions, peaked_distributions, sparse_distributions,
+    coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
     scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
+# Those that rounding to a format must not carry out of their domain.
+TOWARDS_ZERO = ("last_uniforms",)
 FLOAT_RECIPES = {maker.__name__: maker for maker in _MAKERS}
 
 # Recipes of arrays whose elements the method restricts (see `oracle.domains`), the plainest first.
@@ -329,10 +342,10 @@ DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "decay": ("decays", "short_decays", "ones"),
     "finite": ("normal", "normal", "levels", "alike", "near_ties", "zeros", "spread", "offset", "negative"),
     "nonnegative": ("counts", "fractions", "ones", "zeros", "large_counts"),
-    "uniform": ("uniforms", "uniforms", "coarse_uniforms", "zeros"),
+    "uniform": ("uniforms", "uniforms", "coarse_uniforms", "zeros", "last_uniforms"),
     "probability": (
         "distributions", "distributions", "coarse_distributions", "peaked_distributions", "sparse_distributions", "even_distributions",
-        "certain_distributions",
+        "certain_distributions", "close_distributions",
     ),
 }
 
@@ -372,7 +385,10 @@ def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], for
     coded = CODED_RECIPES.get(recipe)
     made = (coded(seed, shape) if coded is not None else FLOAT_RECIPES[recipe](np.random.default_rng(seed), shape)) * gain
     kept = np.where(np.isinf(made), made, np.clip(made, -form.largest, form.largest))
-    return kept.astype(form.dtype)
+    rounded = kept.astype(form.dtype)
+    if recipe not in TOWARDS_ZERO:
+        return rounded
+    return np.where(np.abs(rounded.astype(np.float64)) > np.abs(kept), np.nextafter(rounded, np.zeros_like(rounded)), rounded)
 
 
 def _largest_codes(rng: np.random.Generator, shape: tuple[int, ...], form: CodeFormat) -> np.ndarray:

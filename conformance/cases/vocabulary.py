@@ -155,6 +155,8 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         ((*RECIPES["q"], "outlier_columns", "uneven_rows", "zero_rows"), (1.0, 1.0, 1.0, 3.0, 10.0, 0.3, 0.01, 30.0, 1e-30)),
     ),
     ("fp8_attention", "v"): ((*RECIPES["v"], "uneven_rows", "zero_rows"), GAINS["v"]),
+    # Numbers of tokens, and sums of weights: seldom whole, and small for an expert that few tokens choose.
+    ("load_balance_cv", "loads"): (("counts", "counts", "fractions", "ones", "zeros", "large_counts"), (1.0, 1.0, 0.37, 1e-3)),
     ("native_sparse_attention", "compress_weights"): (("normal", "normal", "fractions", "ones", "sparse"), (1.0, 1.0, 0.25)),
 }
 
@@ -177,8 +179,8 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     **dict.fromkeys([("quantize", "block_size"), ("dequantize", "block_size")], (4, 2, 3, 16, 5, 8, 64, 1, 32)),
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
     ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
-    ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096),
-    ("expert_capacity", "experts"): (4, 8, 1, 3, 7, 64, 128),
+    ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096, 2**24 + 1),
+    ("expert_capacity", "experts"): (4, 8, 1, 3, 7, 64, 128, 60, 256),
     ("expert_capacity", "k"): (None, 2, 1, 2, 3, 8),
     ("expert_capacity", "capacity_factor"): (1.25, None, 2.0, 1.5, 0.5, 0.75, 1.0),
     ("expert_capacity", "min_capacity"): (None, None, 4, 1, 0, 8, 64),
