@@ -99,7 +99,9 @@ def _number(choose: Choose, verb: str, states: Mapping[int, str], tile: int) -> 
         return next(request for request in range(len(states) + 1) if request not in states)
     if verb == "grow":
         return max(1, choose((1, 1, 1, 2, 3, 1, tile - 1, tile, tile + 1)))
-    return max(1, choose((tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1))) if verb == "join" else None
+    if verb != "join":
+        return None
+    return max(1, choose((tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1)))
 
 
 def _follow(operation: Operation, states: dict[int, str]) -> None:

@@ -41,7 +41,8 @@ class Cache(Steps):
     def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
         self.arguments, self.setting, self.dtype, self.conventions = arguments, setting, setting.working, {}
         self.q, self.k, self.v = (arguments[name] for name in "qkv")
-        self.scale, self.window = arguments.get("scale"), arguments.get("sliding_window")
+        self.scale: float | None = arguments.get("scale")
+        self.window: Any = arguments.get("sliding_window")
         self.block = setting.tunables.get("block_size", USUAL_PAGE)
         self.tables: dict[int, list[Page]] = {}
         self.lengths: dict[int, int] = {}
@@ -425,7 +426,7 @@ class WindowOneLess(CacheMistake):
 
 class RingOverflows(CacheMistake):
     name = "ring-overflows"
-    explanation = "A ring of as many slots as the window is long: of tokens that come together the later ones overwrite what the first need."
+    explanation = "A ring has as many slots as the window: of tokens that come together the later ones overwrite what the first need."
     citation = WINDOW
     needs = "sliding_window is not None"
 

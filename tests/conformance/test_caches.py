@@ -94,7 +94,8 @@ def test_a_hunt_finds_each_planted_bug_within_a_minute(bug):
 @pytest.mark.parametrize(
     ("cache", "backend"),
     [
-        (in_numpy.PagedCache, "numpy"), (in_numpy.ContiguousCache, "numpy"), (in_torch.PagedCache, "torch"), (in_torch.SlidingCache, "torch"),
+        (in_numpy.PagedCache, "numpy"), (in_numpy.ContiguousCache, "numpy"),
+        (in_torch.PagedCache, "torch"), (in_torch.SlidingCache, "torch"),
     ],
 )  # fmt: skip
 def test_our_own_caches_pass_the_state_machine(cache, backend):
