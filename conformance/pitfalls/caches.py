@@ -426,7 +426,7 @@ class WindowOneLess(CacheMistake):
 
 class RingOverflows(CacheMistake):
     name = "ring-overflows"
-    explanation = "A ring of as many slots as the window is long: of tokens that come together the later ones overwrite the first."
+    explanation = "A ring has as many slots as the window: of tokens that come together the later ones overwrite what the first need."
     citation = WINDOW
     needs = "sliding_window is not None"
 

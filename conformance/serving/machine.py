@@ -181,9 +181,9 @@ class CacheMachine(RuleBasedStateMachine):
             index = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
             row = asked[int(index[0])]
             raise AssertionError(
-                f"request {row.request} reads {got[index]:.9g} with its token {len(row.tokens) - 1}, but should "
-                f"{wanted.value[index]:.9g} within {wanted.budget[index]:.3g}, after operation "
-                f"{moment.step}, {moment.operation}\n{self.replay}"
+                f"request {row.request} reads {got[index]:.9g} with its token {len(row.tokens) - 1}, but should read "
+                f"{wanted.value[index]:.9g} within {wanted.budget[index]:.3g}, after operation {moment.step}, {moment.operation}\n"
+                f"{self.replay}"
             )
 
     def visible(self, row: Row) -> tuple[int, ...]:
