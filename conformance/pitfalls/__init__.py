@@ -63,7 +63,8 @@ _FAMILIES = (
     "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates",
-    "routing", "load_balance", "decoding", "several_tokens", "experts",
+    "routing", "load_balance", "decoding", "sampling", "several_tokens", "experts",
+    "depths", "group_experts",
 )  # fmt: skip
 
 
