@@ -34,14 +34,14 @@ class Truncated(_Of):
 
 
 @of_both
-class HalfTheRange(_Of):
-    name = "half-the-range"
-    explanation = "The largest magnitude of a block becomes half the largest number of the format, which wastes a bit or an exponent."
+class AnotherRange(_Of):
+    name = "range-of-another-format"
+    explanation = "The largest magnitude of a block becomes 64 in int8, 240 in e4m3fn (where e4m3fnuz ends), or 49152 in e5m2."
     citation = FA3
     needs = BLOCKS
 
     def largest(self, form: CodeFormat) -> float:
-        return np.floor(form.largest / 2)
+        return {"int8": 64.0, "float8_e4m3fn": 240.0}.get(form.name, 49152.0)
 
 
 @of_both

@@ -7,7 +7,8 @@ import numpy as np
 def attention(q, k, v, rounded, causal, scale):
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    stored = q.dtype
+    q, k, v = (x.astype(np.float32) for x in (q, np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)))
     logits = q @ np.swapaxes(k, -1, -2) * np.float32(scale)
     queries, keys = logits.shape[-2:]
     if causal:
@@ -15,7 +16,7 @@ def attention(q, k, v, rounded, causal, scale):
     maximum = logits.max(axis=-1, keepdims=True, initial=-np.inf)
     weights = np.exp(logits - np.where(np.isneginf(maximum), 0, maximum))
     total = weights.sum(axis=-1, keepdims=True)
-    return rounded(weights) @ v / np.where(total == 0, 1, total)
+    return (rounded(weights) @ v / np.where(total == 0, 1, total)).astype(stored)
 
 
 def in_bfloat16(q, k, v, *, causal=False, scale=None):
