@@ -70,7 +70,11 @@ def rotary_embedding(
         first, second = pairs[..., 0], pairs[..., 1]
     else:
         first, second = x[..., :half], x[..., half:width]
-    turned = first * cos - second * sin, first * sin + second * cos
+    # Kernels that stay in the storage format, as those of model code do, round each product before they add.
+    turned = (
+        as_stored(first * cos) - as_stored(second * sin),
+        as_stored(first * sin) + as_stored(second * cos),
+    )
     if interleaved:
         joined = np.stack(turned, axis=-1).reshape(*x.shape[:-1], width)
         return np.concatenate([joined, x[..., width:]], axis=-1)
