@@ -15,6 +15,7 @@ from conformance.pitfalls import Pitfall, Setting, pitfalls_for
 from conformance.pitfalls.dense import Steps
 from conformance.registry import Implementation
 from oracle import get_method
+from oracle.catalogue import PLAIN_DTYPES
 from oracle.conditions import condition_names
 from oracle.formats import FORMATS
 from oracle.readings import EXACT_KINDS, Expected
@@ -70,10 +71,11 @@ def lift(
         contract: whose roundings are no mistake; None for any.
     """
     working = np.dtype(np.float64 if case.dtype == "float64" else np.float32)
+    exact = {spec.name for spec in case.specification.signature.inputs if spec.kind in PLAIN_DTYPES}
     lifted = {
-        name: value.astype(working) if isinstance(value, np.ndarray) and value.dtype.kind not in EXACT_KINDS else value
+        name: value.astype(working) if isinstance(value, np.ndarray) and name not in exact else value
         for name, value in arguments.items()
-    }
+    }  # fmt: skip
     layouts = {
         name: (recipe.layout, broadcast_axis(recipe.layout, case.shape(name), case.axes(name)))
         for name, recipe in case.arrays.items()
