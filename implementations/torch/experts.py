@@ -1,4 +1,4 @@
-"""Layers of experts in PyTorch: tokens dispatched and combined by one-hot products, masked blocks, batched experts of groups."""
+"""Layers of experts in PyTorch: tokens dispatched into buffers and combined from them, masked blocks, batched experts of groups."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _feed_forward(x: Tensor, w_in: Tensor, w_out: Tensor, w_gate: Tensor | None,
 
 
 @register("moe_layer", backend="torch", name="torch.moe_dispatched", dtypes=DTYPES,
-          description="one-hot dispatch into buffers of every expert's capacity, and back (GShard)")  # fmt: skip
+          description="tokens dispatched into buffers of every expert's capacity, and combined from there (GShard)")  # fmt: skip
 def mix_dispatched(
     hidden: Tensor, indices: Tensor, weights: Tensor, w_in: Tensor, w_out: Tensor, *, w_gate: Tensor | None = None,
     shared_in: Tensor | None = None, shared_out: Tensor | None = None, shared_gate: Tensor | None = None, capacity: int | None = None,
@@ -38,16 +38,19 @@ def mix_dispatched(
     check_layer(indices, len(w_in), capacity)
     dtype, (tokens, choices) = working_dtype(hidden), indices.shape
     x, experts = hidden.to(dtype), len(w_in)
-    room = tokens * choices if capacity is None else min(capacity, tokens * choices)
-    hot = one_hot(indices.reshape(-1), experts)  # (T k, E), in the order of tokens and then of choices
+    flat = indices.reshape(-1)  # in the order of tokens and then of choices
+    hot = one_hot(flat, experts)
     place = (hot.cumsum(dim=0) * hot).sum(dim=1) - 1
-    spot = one_hot(place.clamp(max=room), room + 1)[:, :room]
-    dispatch = (hot[:, :, None] * spot[:, None, :]).to(dtype)  # (T k, E, room)
-    buffers = torch.einsum("aec,ad->ecd", dispatch, x.repeat_interleave(choices, dim=0))
+    largest = int(place.max()) + 1 if len(place) else 0
+    room = largest if capacity is None else min(capacity, largest)
+    kept = place < room
+    spot = (flat * room + place)[kept]
+    buffers = x.new_zeros(experts * room, x.shape[1]).index_copy(0, spot, x.repeat_interleave(choices, dim=0)[kept])
     wide = [None if w is None else w.to(dtype) for w in (w_in, w_out, w_gate, shared_in, shared_out, shared_gate)]
     assert wide[0] is not None and wide[1] is not None
-    made = _feed_forward(buffers, wide[0], wide[1], wide[2], activation)
-    combined = torch.einsum("aec,ecd->ad", dispatch, made) * weights.to(dtype).reshape(-1, 1)
+    made = _feed_forward(buffers.reshape(experts, room, x.shape[1]), wide[0], wide[1], wide[2], activation)
+    combined = x.new_zeros(tokens * choices, x.shape[1])
+    combined[kept] = made.reshape(experts * room, x.shape[1])[spot] * weights.to(dtype).reshape(-1, 1)[kept]
     out = combined.reshape(tokens, choices, hidden.shape[1]).sum(dim=1)
     if wide[3] is not None and wide[4] is not None:
         out = out + _feed_forward(x, wide[3], wide[4], wide[5], activation)
