@@ -311,7 +311,7 @@ def _check(implementation: Implementation) -> None:
         except ConditionError as error:
             raise UsageError(str(error)) from None
     if implementation.layout is not None:
-        wanted = method.signature.required[0].dims
+        wanted = method.signature.required[0].dims if method.signature.required else ()
         if sorted(implementation.layout.split()) != sorted(wanted):
             raise UsageError(f"layout={implementation.layout!r}, but should be an order of the axes {' '.join(wanted)!r}")
     if implementation.contract is not None and implementation.contract not in CONTRACTS:

@@ -41,11 +41,13 @@ def _ways_of_calling(implementation: Implementation) -> Iterator[tuple[Claim, Im
             for value in values:
                 if value != implementation.conventions.get(name, values[0]):
                     yield _followed(name, value), implementation.declaring(conventions={name: value})
-    own = method.signature.required[0].dims
+    own = method.signature.required[0].dims if method.signature.required else ()
+    if len(own) < 2 or own[-1] not in WIDTH_LETTERS:  # no axes that a layout could order otherwise
+        return
     declared = tuple((implementation.layout or " ".join(own)).split())
     *outer, width = own
     for order in (*((*order, width) for order in permutations(outer)), (*outer[:-1], width, outer[-1])):
-        if width in WIDTH_LETTERS and order != declared:
+        if order != declared:
             layout = " ".join(order)
             yield Claim(f"agrees when called with layout '{layout}'", f"--layout '{layout}'"), implementation.declaring(layout=layout)
 
@@ -152,5 +154,6 @@ def _telling(judgement: Judgement) -> tuple[bool, bool]:
 
 
 def _tells_axes_apart(case: Case) -> bool:
-    sizes = [case.dims[axis] for axis in case.specification.signature.required[0].dims[:-1]]
+    required = case.specification.signature.required
+    sizes = [case.dims[axis] for axis in required[0].dims[:-1]] if required else []
     return len(set(sizes)) == len(sizes) and 0 not in sizes
