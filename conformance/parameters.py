@@ -88,8 +88,9 @@ def _telling(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def fits_by_name(parameters: Sequence[inspect.Parameter], method: Method) -> bool:
     """Whether the first parameters are named like the arrays of a method: ``q`` or ``query`` for q, and so on."""
-    roles = _roles(parameters, method)
-    return roles == list(range(len(method.positional)))
+    if not method.positional:  # of numbers alone: nothing but all of their names tells it
+        return set(method.required_keywords) <= {parameter.name for parameter in parameters}
+    return _roles(parameters, method) == list(range(len(method.positional)))
 
 
 def _roles(parameters: Sequence[inspect.Parameter], method: Method) -> list[int | None]:

@@ -52,17 +52,18 @@ def benched_case(implementation: Implementation, dtype: str, length: int, sizes:
     given = {**sizes, "l": length, "s": length}
     for _ in range(DRAWS):
         drawn = random_case(rng, implementation, dtype, STAGES[0])
-        options = {name: value for name, value in drawn.options.items() if name in method.required_keywords}
+        required = {name: value for name, value in drawn.options.items() if name in method.required_keywords}
         usual = OPTIONS[method.name](length) if method.name in OPTIONS else {}
-        options |= {name: value for name, value in usual.items() if name in (*method.required_keywords, *implementation.options)}
+        required |= {name: value for name, value in usual.items() if name in (*method.required_keywords, *implementation.options)}
         dims = {letter: given.get(letter, size) for letter, size in drawn.dims.items()}
         arrays = {
             spec.name: _plain(drawn.arrays[spec.name], number, plainest(method, spec), spec.kind)
             for number, spec in enumerate(method.signature.required)
         }
-        made = replace(drawn, dims=dims, arrays=arrays, options=options, tunables={}, warm=False).settled()
-        if made.consistent and implementation.admits(made.facts()):
-            return made
+        for options in (required, {**drawn.options, **required}):  # some methods need one of several options
+            made = replace(drawn, dims=dims, arrays=arrays, options=options, tunables={}, warm=False).settled()
+            if made.consistent and implementation.admits(made.facts()):
+                return made
     raise UsageError(f"{implementation.name} takes no plain call of length {length} in {dtype}, but a benchmark needs one")
 
 

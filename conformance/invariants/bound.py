@@ -154,7 +154,8 @@ def _attended(given: Mapping[str, Any], contract: PrecisionContract) -> _Rows:
         magnitude = np.maximum(magnitude, np.abs(given["sinks"])[:, None])
         error, count = np.maximum(error, contract.flush), count + 1
     largest = np.abs(v).max(axis=2, keepdims=True, initial=0.0)
-    return _Rows(magnitude, error, per_query_head(largest, heads, head_map), count, contract.operand, contract.operand_spacing)
+    operand, spacing = max(contract.operand, contract.weight), contract.operand_spacing + contract.weight_spacing
+    return _Rows(magnitude, error, per_query_head(largest, heads, head_map), count, operand, spacing)
 
 
 def _in_range(error: np.ndarray, magnitude: np.ndarray, contract: PrecisionContract) -> np.ndarray:

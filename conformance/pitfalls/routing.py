@@ -75,7 +75,7 @@ class Gating(Steps):
 
     def taking_part(self) -> Array:
         """Experts that may be chosen, bool (T, E)."""
-        split = self.scores().reshape(self.tokens, self.groups, -1)
+        split = self.scores().reshape(self.tokens, self.groups, self.experts // self.groups)
         kept = self.places(self.group_scores(split))[:, : self.top_groups]
         part = (np.arange(self.groups) == kept[..., None]).any(axis=1)
         return np.repeat(part, self.experts // self.groups, axis=-1)
@@ -320,7 +320,7 @@ class GroupsInterleaved(Gating):
     occasional = True
 
     def taking_part(self) -> Array:
-        split = np.swapaxes(self.scores().reshape(self.tokens, -1, self.groups), 1, 2)
+        split = np.swapaxes(self.scores().reshape(self.tokens, self.experts // self.groups, self.groups), 1, 2)
         kept = self.places(self.group_scores(split))[:, : self.top_groups]
         part = (np.arange(self.groups) == kept[..., None]).any(axis=1)
         return np.tile(part, self.experts // self.groups)

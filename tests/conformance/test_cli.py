@@ -151,7 +151,7 @@ def broken_files(tmp_path_factory):
         (("replay", ONE.replace("b=1", "b=-1")), "describes no call of attention"),
         (("replay", ONE.replace("b=1", "b=99999999999999")), "describes no call of attention"),
         (("replay", ONE.replace("q=normal(0)", "q=normal(0)*--")), "has a part that cannot be read"),
-        (("replay", ONE.replace("q=normal(0)", "q=full(0)")), "'full' does not belong there"),
+        (("replay", ONE.replace("q=normal(0)", "q=full(0)")), "case part 'q=full(0)', but its recipe should be one of normal, "),
         (("replay", f"target={KERNELS}:right what {ONE}"), "convention='what', but should be one of"),
         (("replay", f"target={KERNELS}:right {ONE} what=3"), "case part 'what=3', but should be a tunable of"),
         (("replay", f"target={KERNELS}:right {ONE} mask=full(0)"), "the case sets mask, but should set only what"),

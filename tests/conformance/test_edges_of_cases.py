@@ -26,7 +26,7 @@ def test_packed_sequences_end_one_before_and_one_after_a_tile_and_another_follow
     assert all(edges.sum() == case.dims["s"] and (edges >= 0).all() for edges, case in zip(lengths, cases, strict=True))
     for tile in (8, 16):
         for near in (-1, 0, 1):
-            assert sum((edges[:-1] > tile).any() and ((edges[:-1] - near) % tile == 0)[edges[:-1] > tile].any() for edges in lengths) >= 10
+            assert sum((edges[:-1] > tile).any() and ((edges[:-1] - near) % tile == 0)[edges[:-1] > tile].any() for edges in lengths) >= 5
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -199,7 +199,7 @@ def test_an_exact_minus_infinity_stays_exact():
 def test_an_operation_without_a_rule_is_named():
     array = Bounded(np.ones((2, 2)), np.zeros(()), CONTRACTS["float32"])
     for use, name in (
-        (lambda: np.sin(array), r"numpy\.sin \(__call__\)"),
+        (lambda: np.arctan(array), r"numpy\.arctan \(__call__\)"),
         (lambda: np.multiply.reduce(array), r"numpy\.multiply \(reduce\)"),
         (lambda: np.linalg.norm(array), r"numpy\.norm"),
         (lambda: np.median(array), r"numpy\.median"),
