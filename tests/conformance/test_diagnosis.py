@@ -288,7 +288,8 @@ def test_a_known_mistake_of_one_path_is_named_with_where_it_holds():
 
 def test_low_precision_is_told_with_the_contract_that_holds_and_the_one_that_does_not():
     _, explained, _ = refuted("reads_ten_bits")
-    assert any(text.startswith("precision: meets contract tf32, but not float32-bfloat16-weights (error/budget ") for text in explained), explained
+    named = "precision: meets contract tf32, but not float32-bfloat16-weights (error/budget "
+    assert any(text.startswith(named) for text in explained), explained
     assert any(text.endswith("declare it if that is meant (--contract tf32)") for text in explained)
 
 
