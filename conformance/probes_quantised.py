@@ -70,6 +70,10 @@ SAGE_PROBES = (
     "b=2 l=9 s=40 d=24 format=nvfp4 key_block=32 smooth_q=True query_block=4 q=outlier_columns(0) k=outlier_columns(1) v=uneven_rows(2)",
     "l=5 s=33 d=8 format=nvfp4 causal=True q=normal(0)*3 k=spike(1) v=normal(2)",
     "l=3 s=12 d=8 key_block=4 q=normal(0) k=equal(2) v=normal(3)",
+    # So few elements that in 16 bits, too, some rows have none at a boundary.
+    "b=2 l=8 s=3 d=2 h=4 g=4 key_block=4 q=normal(0)*3 k=outlier_columns(1) v=normal(2)",
+    "b=3 l=8 s=5 d=1 h=4 g=4 key_block=4 q=normal(3)*3 k=offset(4) v=normal(5)",
+    "b=2 l=8 s=3 d=2 h=2 g=2 format=nvfp4 key_block=16 smooth_k=False q=normal(0)*3 k=normal(1) v=normal(2)",
 )
 QUANTISED_PROBES = {
     "quantize": QUANTIZE_PROBES,
