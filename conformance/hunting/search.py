@@ -9,6 +9,7 @@ so slow that not all cases fit into the time, aimed ones come early, and every c
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ class Search:
                 if stage is self.random_stages[-1] and not self._slow:  # before the last one, which may take what is left of the time
                     yield from self._in_addition("long rows", long_cases(self.implementation, self.dtype))
                 yield from self._random(stage, count, time.monotonic() + share * (self._until - time.monotonic()))
-            if not self._slow:
+            if self._slow:  # what the directed search would have had
+                yield from self._random(small, math.ceil(LEAST_SHARE * self.effort.examples) - self.executed, self._until)
+            else:
                 named = invariant_cases(self.examiner, self.effort.examples, self.effort.seconds, self.effort.seed)
                 yield from self._in_addition("invariants", named)
 

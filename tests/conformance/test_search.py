@@ -12,7 +12,7 @@ from conformance.certify import Request, certify
 from conformance.errors import UsageError
 from conformance.examine import Examiner
 from conformance.hunting.memory import Memory
-from conformance.hunting.search import Effort, Search
+from conformance.hunting.search import LEAST_SHARE, Effort, Search
 from conformance.isolation.sandbox import InProcess
 from conformance.judge import Finding
 from conformance.probes import probe_cases
@@ -20,9 +20,9 @@ from conformance.probes import probe_cases
 KERNELS = Path(__file__).with_name("kernels.py")
 
 
-def search_of(kernel, effort):
+def search_of(kernel, effort, **declared):
     sandbox = InProcess()
-    [implementation] = sandbox.load(f"{KERNELS}:{kernel}")
+    [implementation] = sandbox.load(f"{KERNELS}:{kernel}", **declared)
     examiner = Examiner(implementation, "float32", sandbox)
     return Search(examiner, Adequacy(implementation), effort)
 
@@ -52,6 +52,13 @@ def test_a_slow_kernel_meets_the_cases_that_rule_mistakes_out_first():
     assert search.stage == "aimed"
     assert len(seen) < 120
     assert {"causal-top-left", "stale-accumulator (tile 16)"} <= set(search.adequacy.ruled_out)
+
+
+def test_a_slow_kernel_meets_the_least_number_of_cases_where_probes_are_few_and_nothing_is_left_to_aim_at():
+    effort = Effort(examples=200, seconds=8.0)
+    search = search_of("strided_grouped", effort, method="strided_attention", backend="numpy")
+    seen = run(search, lambda judgement: time.sleep(0.05))
+    assert LEAST_SHARE * effort.examples <= len(seen) < effort.examples
 
 
 def test_a_fast_kernel_meets_as_many_cases_as_were_asked_for():
