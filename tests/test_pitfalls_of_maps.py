@@ -53,7 +53,7 @@ def test_the_steps_are_those_of_the_oracle(method):
         with np.errstate(all="ignore"):
             if case.size == 0 or steps.lost():
                 continue
-            (got,) = steps.outputs()
+            got, *_ = steps.outputs()  # latent attention also has the logsumexp of dense attention
             assert (np.abs(got - want.value) <= want.budget).all(), str(case)
 
 

@@ -26,8 +26,7 @@ from conformance.cases.strategies import cases, random_case
 from conformance.examine import Examiner
 from conformance.invariants.drawing import invariant_cases
 from conformance.judge import Judgement
-from conformance.long_rows import long_cases
-from conformance.probes import probe_cases
+from conformance.probes import long_cases, probe_cases
 
 __all__ = ["LEAST_SHARE", "Effort", "Search"]
 

@@ -9,7 +9,7 @@ Shapes: B batch, Hq query heads, Hkv key/value heads, Lq and Lk lengths, D query
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from math import log, sqrt
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from oracle.conditions import condition_names, holds
 from oracle.formats import FORMATS
 from oracle.readings import EXACT_KINDS
 
-__all__ = ["Reference", "Steps"]
+__all__ = ["Reference", "Steps", "declare_dense"]
 
 Array = Any  # an ndarray in the working dtype
 
@@ -312,3 +312,11 @@ class Reference(Steps):
 def _axis(array: Array, from_the_end: int) -> int:
     """Size of an axis of an optional, broadcastable array."""
     return 1 if array is None or array.ndim < from_the_end else array.shape[-from_the_end]
+
+
+def declare_dense(reference: type[Reference], method: str, names: Iterable[str]) -> None:
+    """Declare mistakes of dense attention as mistakes in a method that is dense attention of something; see `Reference`."""
+    for name in names:
+        dense = Steps.declared["attention", name]
+        facts = {"name": name, "explanation": dense.explanation, "citation": dense.citation, "methods": (method,)}
+        type(f"{method}: {name}", (reference, dense), facts)

@@ -11,52 +11,47 @@ from typing import Any
 
 import numpy as np
 
-from conformance.pitfalls import Setting
-from conformance.pitfalls.dense import Array, Steps
-from oracle.formats import FORMATS
+from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noqa: F401  (they declare the dense mistakes)
+from conformance.pitfalls.dense import CONVENTIONS, OPTIONS, Array, Reference, declare_dense
 
 __all__ = ["Latent"]
 
 CITATION = "DeepSeek-AI 2024, eq. 9-19, arXiv:2405.04434"
-SOFTMAX = "Vaswani et al. 2017, eq. 1, arXiv:1706.03762"
+
+DENSE_MISTAKES = (
+    "scale-forgotten", "scale-twice", "scale-option-ignored", "causal-ignored", "causal-top-left", "unstable-softmax",
+    "output-not-normalised", "tail-tile-dropped", "computed-in-float32",
+)  # fmt: skip
 
 
-class Latent(Steps):
-    """Latent attention, as the specification means it, in the naive form."""
+class Latent(Reference):
+    """Latent attention in the naive form: dense attention whose queries and keys have both parts side by side.
+
+    Attributes:
+        given: the arguments as they were.
+    """
 
     methods = ("latent_attention",)
 
     def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
-        super().__init__(arguments, setting)
-        self.q_nope, self.q_rope, self.latent, self.k_rope, self.w_uk, self.w_uv = (
-            arguments[name] for name in ("q_nope", "q_rope", "c_kv", "k_rope", "w_uk", "w_uv")
-        )
-        self.scale, self.causal = arguments.get("scale"), arguments.get("causal", False)
-        self.batch, self.heads, self.rows, self.width = self.q_nope.shape
-        self.columns, self.rank, self.rotated = self.latent.shape[1], self.latent.shape[2], self.q_rope.shape[3]
+        self.given = arguments
+        self.latent, self.w_uk, self.w_uv = (arguments[name] for name in ("c_kv", "w_uk", "w_uv"))
+        queries, positions = (arguments[name] for name in ("q_nope", "q_rope"))
+        self.content, self.rotated, self.rank = queries.shape[3], positions.shape[3], self.latent.shape[2]
+        rows = self.latent[:, None]
+        shared = np.broadcast_to(arguments["k_rope"][:, None], (*rows.shape[:1], self.w_uk.shape[0], *arguments["k_rope"].shape[1:]))
+        keys = np.concatenate([rows @ self.key_weights(), shared], axis=3)
+        kept = {name: arguments[name] for name in (*OPTIONS, *CONVENTIONS) if name in arguments}
+        dense = {"q": np.concatenate([queries, positions], axis=3), "k": keys, "v": rows @ self.value_weights()}
+        super().__init__({**kept, **dense}, setting)
 
     def facts(self) -> dict[str, Any]:
-        """Dimensions and options by name, and what follows from them."""
-        return {
-            "b": self.batch, "h": self.heads, "l": self.rows, "s": self.columns, "d": self.width, "r": self.rotated, "c": self.rank,
-            "e": self.w_uv.shape[2], "scale": self.scale, "causal": self.causal, "factor": Latent.factor(self),
-            "hidden": lambda: not Latent.allowed(self).all(), "dtype": self.setting.dtype, **self.conventions,
-        }  # fmt: skip
+        """Those of the reference, and the method's own dimensions."""
+        return {**super().facts(), "d": self.content, "r": self.rotated, "c": self.rank, "e": self.w_uv.shape[2]}
 
     def applies(self) -> bool:
         """Whether the mistake can show on this call."""
-        return self.q_nope.size > 0 and self.columns > 0 and super().applies()
-
-    def lost(self) -> bool:
-        """Whether the logits are so large that their own rounding decides the softmax."""
-        keys = np.abs(self.latent).max(initial=0.0) * np.abs(self.w_uk).max(initial=0.0) * self.rank
-        largest = np.abs(self.q_nope).max(initial=0.0) * keys * self.width
-        largest += np.abs(self.q_rope).max(initial=0.0) * np.abs(self.k_rope).max(initial=0.0) * self.rotated
-        return bool(largest * abs(Latent.factor(self)) * FORMATS[self.dtype.name].unit_roundoff > 0.05)
-
-    def factor(self) -> float:
-        """What the products are multiplied by."""
-        return 1 / sqrt(self.width + self.rotated) if self.scale is None else float(self.scale)
+        return self.keys > 0 and super().applies()
 
     def key_weights(self) -> Array:
         """From a latent row to the keys of each head, (H, R, Dn)."""
@@ -66,46 +61,20 @@ class Latent(Steps):
         """From a latent row to the values of each head, (H, R, Dv)."""
         return self.w_uv
 
-    def keys_without_position(self) -> Array:
-        """(B, H, Lk, Dn)."""
-        return self.latent[:, None] @ self.key_weights()
-
-    def values(self) -> Array:
-        """(B, H, Lk, Dv)."""
-        return self.latent[:, None] @ self.value_weights()
-
-    def logits_without_position(self) -> Array:
+    def products_without_position(self) -> Array:
         """(B, H, Lq, Lk)."""
-        return self.q_nope @ self.keys_without_position().swapaxes(2, 3)
+        return self.q[..., : self.content] @ self.read_keys()[..., : self.content].swapaxes(2, 3)
 
-    def logits_of_position(self) -> Array:
+    def products_of_position(self) -> Array:
         """(B, H, Lq, Lk)."""
-        return self.q_rope @ self.k_rope[:, None].swapaxes(2, 3)
+        return self.q[..., self.content :] @ self.read_keys()[..., self.content :].swapaxes(2, 3)
 
-    def logits(self) -> Array:
-        """Both parts, scaled."""
-        return (self.logits_without_position() + self.logits_of_position()) * self.dtype.type(self.factor())
+    def products(self) -> Array:
+        """Of queries and keys, both parts."""
+        return self.products_without_position() + self.products_of_position()
 
-    def allowed(self) -> Array:
-        """Which keys a query may read, (Lq, Lk)."""
-        start = self.columns - self.rows if self.conventions["causal_alignment"] == "bottom-right" else 0
-        return (np.arange(self.columns) - np.arange(self.rows)[:, None] - start <= 0) | (not self.causal)
 
-    def maximum(self, scores: Array) -> Array:
-        """What is subtracted from the scores."""
-        largest = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-        return np.where(np.isfinite(largest), largest, 0.0)
-
-    def total(self, weights: Array) -> Array:
-        """The denominator."""
-        return weights.sum(axis=-1, keepdims=True)
-
-    def outputs(self) -> tuple[Array, ...]:
-        """The steps in order."""
-        scores = np.where(self.allowed(), self.logits(), -np.inf)
-        weights = np.exp(scores - self.maximum(scores))
-        total = self.total(weights)
-        return ((weights @ self.values() / np.where(total == 0, 1, total)).astype(self.dtype),)
+declare_dense(Latent, "latent_attention", DENSE_MISTAKES)
 
 
 class PositionForgotten(Latent):
@@ -113,8 +82,8 @@ class PositionForgotten(Latent):
     explanation = "The logits lack the part that carries the position."
     citation = CITATION
 
-    def logits_of_position(self) -> Array:
-        return np.zeros_like(super().logits_of_position())
+    def products_of_position(self) -> Array:
+        return np.zeros_like(super().products_of_position())
 
 
 class PositionTwice(Latent):
@@ -122,8 +91,8 @@ class PositionTwice(Latent):
     explanation = "The part that carries the position is added twice."
     citation = CITATION
 
-    def logits_of_position(self) -> Array:
-        return 2 * super().logits_of_position()
+    def products_of_position(self) -> Array:
+        return 2 * super().products_of_position()
 
 
 class PositionPerHead(Latent):
@@ -132,8 +101,8 @@ class PositionPerHead(Latent):
     citation = CITATION
     needs = "h > 1"
 
-    def logits_of_position(self) -> Array:
-        return self.heads * super().logits_of_position()
+    def products_of_position(self) -> Array:
+        return self.heads * super().products_of_position()
 
 
 class PositionSummedOverHeads(Latent):
@@ -142,8 +111,8 @@ class PositionSummedOverHeads(Latent):
     citation = CITATION
     needs = "h > 1"
 
-    def logits_of_position(self) -> Array:
-        part = super().logits_of_position()
+    def products_of_position(self) -> Array:
+        part = super().products_of_position()
         return np.broadcast_to(part.sum(axis=1, keepdims=True), part.shape)
 
 
@@ -153,8 +122,8 @@ class PositionOfFirstHead(Latent):
     citation = CITATION
     needs = "h > 1"
 
-    def logits_of_position(self) -> Array:
-        part = super().logits_of_position()
+    def products_of_position(self) -> Array:
+        part = super().products_of_position()
         return np.broadcast_to(part[:, :1], part.shape)
 
 
@@ -164,8 +133,8 @@ class PositionNotScaled(Latent):
     citation = CITATION
     needs = "factor != 1"
 
-    def logits(self) -> Array:
-        return self.logits_without_position() * self.dtype.type(self.factor()) + self.logits_of_position()
+    def scaled(self, products: Array) -> Array:
+        return super().scaled(self.products_without_position()) + self.products_of_position()
 
 
 class ContentForgotten(Latent):
@@ -173,8 +142,8 @@ class ContentForgotten(Latent):
     explanation = "The logits lack the part without position."
     citation = CITATION
 
-    def logits_without_position(self) -> Array:
-        return np.zeros_like(super().logits_without_position())
+    def products_without_position(self) -> Array:
+        return np.zeros_like(super().products_without_position())
 
 
 class ContentNotScaled(Latent):
@@ -183,8 +152,8 @@ class ContentNotScaled(Latent):
     citation = CITATION
     needs = "factor != 1"
 
-    def logits(self) -> Array:
-        return self.logits_without_position() + self.logits_of_position() * self.dtype.type(self.factor())
+    def scaled(self, products: Array) -> Array:
+        return self.products_without_position() + super().scaled(self.products_of_position())
 
 
 class ScaleWithoutPosition(Latent):
@@ -194,7 +163,7 @@ class ScaleWithoutPosition(Latent):
     needs = "scale is None"
 
     def factor(self) -> float:
-        return 1 / sqrt(self.width)
+        return 1 / sqrt(self.content)
 
 
 class ScaleByLatent(Latent):
@@ -205,36 +174,6 @@ class ScaleByLatent(Latent):
 
     def factor(self) -> float:
         return 1 / sqrt(self.rank + self.rotated)
-
-
-class ScaleForgotten(Latent):
-    name = "scale-forgotten"
-    explanation = "The logits are not scaled."
-    citation = SOFTMAX
-    needs = "factor != 1"
-
-    def factor(self) -> float:
-        return 1.0
-
-
-class ScaleTwice(Latent):
-    name = "scale-twice"
-    explanation = "The scale is applied to the queries and again to the logits."
-    citation = SOFTMAX
-    needs = "factor not in (0, 1)"
-
-    def factor(self) -> float:
-        return super().factor() ** 2
-
-
-class ScaleIgnored(Latent):
-    name = "scale-option-ignored"
-    explanation = "The option `scale` has no effect."
-    citation = SOFTMAX
-    needs = "scale is not None"
-
-    def factor(self) -> float:
-        return 1 / sqrt(self.width + self.rotated)
 
 
 class KeysOfFirstHead(Latent):
@@ -297,7 +236,7 @@ class KeyWeightsReshaped(Latent):
     needs = "c > 1 and d > 1"
 
     def key_weights(self) -> Array:
-        return np.swapaxes(self.w_uk.reshape(self.heads, self.width, self.rank), 1, 2)
+        return np.swapaxes(self.w_uk.reshape(len(self.w_uk), self.content, self.rank), 1, 2)
 
 
 class ValueWeightsReshaped(Latent):
@@ -307,7 +246,7 @@ class ValueWeightsReshaped(Latent):
     needs = "c > 1 and e > 1"
 
     def value_weights(self) -> Array:
-        return np.swapaxes(self.w_uv.reshape(self.heads, -1, self.rank), 1, 2)
+        return np.swapaxes(self.w_uv.reshape(len(self.w_uv), -1, self.rank), 1, 2)
 
 
 class HeadsMixed(Latent):
@@ -317,7 +256,7 @@ class HeadsMixed(Latent):
     needs = "h > 1 and d > 1"
 
     def key_weights(self) -> Array:
-        joined = np.moveaxis(self.w_uk, 0, 1).reshape(self.rank, self.width, self.heads)
+        joined = np.moveaxis(self.w_uk, 0, 1).reshape(self.rank, self.content, len(self.w_uk))
         return np.moveaxis(joined, 2, 0)
 
 
@@ -327,39 +266,18 @@ class ValuesNotExpanded(Latent):
     citation = CITATION
     needs = "c == e"
 
-    def values(self) -> Array:
+    def read_values(self) -> Array:
         return self.latent[:, None]
-
-
-class CausalIgnored(Latent):
-    name = "causal-ignored"
-    explanation = "The option `causal` is ignored."
-    citation = SOFTMAX
-    needs = "hidden"
-
-    def allowed(self) -> Array:
-        return np.ones((self.rows, self.columns), bool)
-
-
-class CausalTopLeft(Latent):
-    name = "causal-top-left"
-    explanation = "The causal mask is aligned with the first key instead of the last."
-    citation = "Dao-AILab/flash-attention, version 2.1: causal alignment"
-    needs = "causal and l != s and causal_alignment == 'bottom-right'"
-
-    def allowed(self) -> Array:
-        return np.arange(self.columns) <= np.arange(self.rows)[:, None]
 
 
 class CausalExclusive(Latent):
     name = "causal-excludes-own-position"
     explanation = "A query does not read the key at its own position."
-    citation = SOFTMAX
+    citation = "Vaswani et al. 2017, section 3.2.3, arXiv:1706.03762"
     needs = "causal"
 
-    def allowed(self) -> Array:
-        start = self.columns - self.rows if self.conventions["causal_alignment"] == "bottom-right" else 0
-        return np.arange(self.columns) < np.arange(self.rows)[:, None] + start
+    def within_causal(self, offsets: Array) -> Array:
+        return offsets < 0 if self.causal else True
 
 
 class FirstSequence(Latent):
@@ -368,55 +286,6 @@ class FirstSequence(Latent):
     citation = CITATION
     needs = "b > 1"
 
-    def keys_without_position(self) -> Array:
-        return np.repeat(super().keys_without_position()[:1], self.batch, axis=0)
-
-    def values(self) -> Array:
-        return np.repeat(super().values()[:1], self.batch, axis=0)
-
-
-class NotShifted(Latent):
-    name = "unstable-softmax"
-    explanation = "No maximum is subtracted: large logits overflow to inf and NaN."
-    citation = "Milakov and Gimelshein 2018, section 2, arXiv:1805.02867"
-    occasional = True
-
-    def maximum(self, scores: Array) -> Array:
-        return np.zeros_like(scores[..., :1])
-
-
-class NotNormalised(Latent):
-    name = "output-not-normalised"
-    explanation = "The division by the sum of the weights is missing."
-    citation = SOFTMAX
-    needs = "s > 1"
-
-    def total(self, weights: Array) -> Array:
-        return np.ones_like(weights[..., :1])
-
-
-class KeyTailDropped(Latent):
-    name = "tail-tile-dropped"
-    explanation = "The keys of a last tile that is not full are left out."
-    citation = "Dao 2023, section 3.1, arXiv:2307.08691"
-    needs = "s > tile and s % tile != 0"
-    variants = (16, 32, 64, 128)
-
-    def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "tile": self.tile()}
-
-    def tile(self) -> int:
-        return self.setting.tunables.get("block_k") or max(self.columns, 1)
-
-    def allowed(self) -> Array:
-        return super().allowed() & (np.arange(self.columns) < self.columns // self.tile() * self.tile())
-
-
-class ComputedInSingle(Latent):
-    name = "computed-in-float32"
-    explanation = "Arguments in float64 are computed with in float32 and the result is widened again."
-    citation = "NVIDIA/torch-harmonics#204"
-    needs = "dtype == 'float64'"
-
-    def logits(self) -> Array:
-        return super().logits().astype(np.float32).astype(self.dtype)
+    def __init__(self, arguments: Mapping[str, Any], setting: Setting) -> None:
+        rows = arguments["c_kv"]
+        super().__init__({**arguments, "c_kv": np.repeat(rows[:1], len(rows), axis=0)}, setting)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noqa: F401  (they declare the dense mistakes)
-from conformance.pitfalls.dense import CONVENTIONS, Array, Reference, Steps
+from conformance.pitfalls.dense import CONVENTIONS, Array, Reference, declare_dense
 from oracle import METHODS
 
 __all__ = ["SERVED", "Paged", "Served", "Varlen"]
@@ -204,13 +204,5 @@ class Varlen(Served):
 SERVED: dict[str, type[Served]] = {"paged_attention": Paged, "varlen_attention": Varlen}
 
 
-def declare_dense(reference: type[Served], names: tuple[str, ...]) -> None:
-    """Declare mistakes of dense attention as mistakes in a method."""
-    for name in names:
-        dense = Steps.declared["attention", name]
-        facts = {"name": name, "explanation": dense.explanation, "citation": dense.citation, "methods": (reference.method,)}
-        type(f"{reference.method}: {name}", (reference, dense), facts)
-
-
-declare_dense(Paged, DENSE_MISTAKES)
-declare_dense(Varlen, (*DENSE_MISTAKES, *BAND_MISTAKES))
+declare_dense(Paged, Paged.method, DENSE_MISTAKES)
+declare_dense(Varlen, Varlen.method, (*DENSE_MISTAKES, *BAND_MISTAKES))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noqa: F401  (they declare the dense mistakes)
-from conformance.pitfalls.dense import Array, Reference, Steps
+from conformance.pitfalls.dense import Array, Reference, declare_dense
 from oracle import METHODS
 
 __all__ = ["SPARSE", "Given", "Sizes", "SparseReference", "key_mistake", "padding_mistake", "positions_of", "weight_mistake"]
@@ -136,12 +136,5 @@ def _declare(method: str, name: str, explanation: str, citation: str, needs: str
     type(f"{method}: {name}", (SPARSE[method],), {**facts, **steps})
 
 
-def _declare_dense() -> None:
-    for method, reference in SPARSE.items():
-        for name in DENSE_MISTAKES:
-            dense = Steps.declared["attention", name]
-            facts = {"name": name, "explanation": dense.explanation, "citation": dense.citation, "methods": (method,)}
-            type(f"{method}: {name}", (reference, dense), facts)
-
-
-_declare_dense()
+for _method, _reference in SPARSE.items():
+    declare_dense(_reference, _method, DENSE_MISTAKES)

@@ -7,26 +7,28 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from conformance.benching.run import Row
 from conformance.cases.case import condition_names
 from conformance.certificate import Certificate, replay_line
 from conformance.certify import Watcher
 from conformance.diagnosis.explaining import pitfalls_named
 from conformance.diagnosis.trigger import Trigger
-from conformance.doctor import Check
 from conformance.hunting.hunt import Hunt
 from conformance.invariants import invariants_for
 from conformance.judge import Finding, Judgement
 from conformance.pitfalls import pitfalls_for
 from conformance.registry import Implementation, conventions_of
 from oracle.catalogue import Method
+
+if TYPE_CHECKING:
+    from conformance.benching.run import Row
+    from conformance.doctor import Check
 
 __all__ = ["Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method"]
 

@@ -8,7 +8,7 @@ from conformance.examine import Examiner
 from conformance.hunting.hunt import Hunt
 from conformance.hunting.search import Effort, Search
 from conformance.isolation.sandbox import InProcess
-from conformance.long_rows import LONG_ROWS, LONGEST, long_cases
+from conformance.probes.long_rows import LONG_ROWS, LONGEST, long_cases
 from conformance.registry import Implementation, Tunable
 from oracle import METHODS
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["QUANTISED_PROBES"]
+from conformance.probes.vocabulary import EQUAL
 
-EQUAL = "q=zeros(0) k=normal(0)"  # all visible keys weigh the same
+__all__ = ["QUANTISED_PROBES"]
 
 # Numbers halfway between codes, which only a scale that is a power of two leaves there; zeros that share a scale; ragged blocks; what is
 # too large for given scales.

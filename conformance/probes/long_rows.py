@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.cases.case import Case
-from conformance.probes import listed_case, taken_by
+from conformance.probes.listing import listed_case, taken_by
 from conformance.registry import Implementation
 
 __all__ = ["long_cases"]

@@ -1,4 +1,4 @@
-"""Probes of caches, packed sequences and rotary embeddings; see `conformance.probes`."""
+"""Probes of caches, packed sequences and rotary embeddings: which places of a cache are read, at the edges of blocks and of sequences."""
 
 from __future__ import annotations
 
