@@ -200,6 +200,11 @@ NATIVE_SPARSE_PROBES = (
     f"l=45 s=45 d=45 {COARSE} select_count=2 window=5 {EQUAL} v=one_hot(0) gates=fractions(1)",
     f"l=66 s=66 {COARSE} select_count=1 window=4 h=4 g=2 {_ahead(-20)} gates=fractions(2)",
     f"l=40 s=40 {FINE} select_count=1 window=2 h=2 g=2 {_ahead(-6)} gates=ones(0)",
+    # As in the paper, but for the length.
+    "l=300 s=300 d=4 e=3 compress_block=32 compress_stride=16 select_block=64 select_count=2 window=100 "
+    "q=normal(0)*4 k=normal(1) v=normal(2) gates=fractions(3)",
+    "l=150 s=150 h=2 d=4 e=3 compress_block=8 compress_stride=4 select_block=8 select_count=16 window=33 "
+    "q=normal(0)*4 k=normal(1) v=normal(2) gates=fractions(3)",
 )  # fmt: skip
 # Of two maps with equal weights, and of one that selects a key; then two maps that are alike, of which nothing is to be left.
 MAPS = "q1=zeros(0) k1=normal(0) q2=zeros(1) k2=normal(1)"
@@ -228,11 +233,16 @@ LATENT_PROBES = (
     "b=2 l=5 s=33 h=3 d=8 r=4 c=6 e=5 q_nope=normal(0) q_rope=normal(1) c_kv=normal(2) k_rope=normal(3) w_uk=normal(4) w_uv=normal(5)",
     "b=2 l=5 s=33 h=4 d=6 r=4 c=6 e=6 q_nope=normal(0) q_rope=normal(1) c_kv=normal(2) k_rope=normal(3) w_uk=normal(4) w_uv=normal(5)",
 )
+# All tokens go to one expert, which has as many as fill its tiles and one more, or one less.
+EXPERT_PROBES = tuple(
+    f"l={tokens} x=3 c=1 d=2 f=3 indices={expert}(0) hidden=normal(0) weights=fractions(1) w_in=normal(2) w_out=normal(3)"
+    for tokens, expert in ((17, "zeros"), (33, "last"), (63, "zeros"), (65, "zeros"), (128, "last"), (129, "zeros"), (257, "zeros"))
+)
 PROBES = {
     **QUANTISED_PROBES,
     **dict.fromkeys(DENSE, DENSE_PROBES), **dict.fromkeys(MERGE, MERGE_PROBES), **SPARSE_PROBES, **LINEAR_PROBES,
     "native_sparse_attention": NATIVE_SPARSE_PROBES, "differential_attention": DIFFERENTIAL_PROBES, "latent_attention": LATENT_PROBES,
-    **SERVING_PROBES,
+    "moe_layer": EXPERT_PROBES, **SERVING_PROBES,
 }  # fmt: skip
 TILES = {"block": 16, "count": 3}
 
