@@ -202,9 +202,9 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
 # Beyond the tiles of many kernels: drawn as well where a case may have so many tokens or columns that they are not all of them.
 LARGE_SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     **dict.fromkeys(
-        [("fp8_attention", "query_block"), ("fp8_attention", "key_block"), ("sage_attention", "key_block"), ("quantize", "block_size"),
-         ("dequantize", "block_size")],
-        (128,),
+        [("fp8_attention", "query_block"), ("fp8_attention", "key_block"), ("sage_attention", "query_block"), ("sage_attention", "key_block"),
+         ("quantize", "block_size"), ("dequantize", "block_size")],
+        (128, None),
     ),
     ("moe_layer", "capacity"): (16, 33),
     ("mixture_of_depths", "capacity"): (33, 100),
