@@ -111,6 +111,10 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
         (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
     ),
+    # A place that no token goes to keeps what it holds, whatever that is.
+    **dict.fromkeys(
+        itertools.product(("append_to_pages",), ("k_pages", "v_pages")), (("normal", "normal", "leftovers", "index", "spread"), (1.0,))
+    ),
     # Ties, exact and near, are what a router has to decide.
     ("multi_token_prediction", "heads"): (("normal", "normal", "sparse", "equal", "one_hot", "ones", "zeros"), (0.5, 0.5, 1.0, 0.1)),
     ("multi_token_prediction", "unembedding"): (("normal", "normal", "sparse", "equal", "zeros"), (1.0, 1.0, 0.3)),
@@ -202,8 +206,10 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
 # Beyond the tiles of many kernels: drawn as well where a case may have so many tokens or columns that they are not all of them.
 LARGE_SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     **dict.fromkeys(
-        [("fp8_attention", "query_block"), ("fp8_attention", "key_block"), ("sage_attention", "query_block"), ("sage_attention", "key_block"),
-         ("quantize", "block_size"), ("dequantize", "block_size")],
+        [
+            *itertools.product(("fp8_attention", "sage_attention"), ("query_block", "key_block")),
+            *itertools.product(("quantize", "dequantize"), ("block_size",)),
+        ],
         (128, None),
     ),
     ("moe_layer", "capacity"): (16, 33),
