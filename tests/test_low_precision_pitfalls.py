@@ -28,7 +28,7 @@ STEPS = {
     "fp8_attention": Float8, "sage_attention": Sage,
 }  # fmt: skip
 LEAST = dict(zip(STEPS, (25, 14, 18, 14, 30, 45), strict=True))
-CASES = 60
+CASES = 80
 
 
 @cache

@@ -136,7 +136,8 @@ _DRAWN: dict[str, Callable[[Choose, Mapping[str, int], int], Any]] = {
     "degree": lambda choose, dims, tile: choose((2, 3, 4, 1, 5, 6, 0, 8, 10, 16, 24, 40)),
     "size": _size,
     "positions": _positions,
-    "interval": lambda choose, dims, tile: choose(((-1.0, 1.0), (-4.0, 4.0), (-2.0, 1.0), (-10.0, 0.0))),
+    # The widest is one on which even a degree of 24 falls short of the exponential.
+    "interval": lambda choose, dims, tile: choose(((-1.0, 1.0), (-4.0, 4.0), (-2.0, 1.0), (-10.0, 0.0), (-20.0, 0.0), (-60.0, 0.0))),
     "pattern": _pattern,
     "operations": draw_script,
 }

@@ -36,6 +36,14 @@ NAMED_SIZES: dict[str, tuple[int, ...]] = {
     "v": (5, 2, 3, 8, 4, 1, 7, 16, 17, 33, 64, 100, 257),
 }
 
+# Dimensions that are widths although their letters do not tell: of hidden layers, features, projected and latent rows. Beyond the
+# small stage they may be as large as in models, where tiles of them end.
+INNER_WIDTHS = {
+    **dict.fromkeys(("moe_layer", "mixture_of_depths", "grouped_query_attention_shared_experts"), ("f",)),
+    "linformer_attention": ("p", "w"), "performer_attention": ("m",), "latent_attention": ("r", "c"),
+}  # fmt: skip
+LARGE_WIDTHS = (64, 65, 100, 128, 129, 256, 300, 512)
+
 # A length that no stage finds too long.
 SMALL = 20
 
@@ -115,7 +123,7 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
         sizes[KV_HEADS] = choose([heads for heads in (1, 2, 3, 4) if heads * group <= room])
         sizes[QUERY_HEADS] = sizes[KV_HEADS] * group
     elif QUERY_HEADS in letters:
-        sizes[QUERY_HEADS] = choose((1, 2, 3, 4))
+        sizes[QUERY_HEADS] = choose([heads for heads in (1, 2, 3, 4, 1, 2, 3, 4, 5, 8, 16) if heads <= 4 or (not small and heads <= room)])
     for letter in letters:
         if letter not in sizes and letter not in WIDTH_LETTERS:
             sizes[letter] = choose(_other_sizes(method, stage, letter, sizes))
@@ -132,11 +140,22 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
 
 def _other_sizes(method: Method, stage: Stage, letter: str, sizes: dict[str, int]) -> list[int]:
     """Sizes of a dimension that is neither length, width, heads nor batch, with which the evaluation is not too costly."""
-    likely, named = NAMED_SIZES.get(letter, OTHER_SIZES), condition_names(method.cost)
+    named = condition_names(method.cost)
+    if letter in INNER_WIDTHS.get(method.name, ()):
+        large = LARGE_WIDTHS if stage.longest > SMALL else ()
+        return [*OTHER_SIZES, *(size for size in large if _makeable(method, stage, {**sizes, letter: size}))]
+    likely = NAMED_SIZES.get(letter, OTHER_SIZES)
     if letter not in named or letter not in NAMED_SIZES:
         return list(likely)
     least = {**dict.fromkeys(named, 1), **sizes}
     return [size for size in likely if evaluate(method.cost, {**least, letter: size}) <= stage.elements] or [min(likely)]
+
+
+def _makeable(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
+    """Whether arrays of these sizes, and of 1 where none is known yet, are as quickly made as evaluated, and neither takes too long."""
+    cost = evaluate(method.cost, {**dict.fromkeys(condition_names(method.cost), 1), **sizes})
+    largest = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.inputs)
+    return cost <= stage.elements and largest <= 8 * stage.elements
 
 
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:

@@ -19,7 +19,7 @@ from conformance.cases.case import ArrayRecipe, Case
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import Choose, draw_option
 from conformance.cases.shapes import COMMON_TILES, Stage, dimensions
-from conformance.cases.vocabulary import CODES, MASKS, PRESENCE, SEEDS, SIZES, integers, vocabulary
+from conformance.cases.vocabulary import CODES, MASKS, PRESENCE, SEEDS, integers, sizes, vocabulary
 from conformance.errors import UsageError
 from conformance.registry import Implementation, Tunable
 from oracle import get_method
@@ -54,8 +54,8 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     tile, tunables = _tunables(choose, implementation, stage)
     dims = dimensions(choose, method, stage, tile)
     drawn = {
-        name: choose(SIZES[method.name, name])
-        if (method.name, name) in SIZES
+        name: choose(values)
+        if (values := sizes(method, name, stage.longest))
         else draw_option(choose, kind, dims, tile, method.default(name))
         for name, kind in method.options.items()
         if name in implementation.options

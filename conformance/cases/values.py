@@ -91,6 +91,11 @@ def first(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return _trend(rng, shape, profile)
 
 
+def after_first(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in the first row, ones in all others."""
+    return np.broadcast_to(_along(shape, 1.0 * (np.arange(_length(shape)) > 0)), shape).copy()
+
+
 def spike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """One row, anywhere, stands out: almost a one-hot choice of a key."""
     profile = np.zeros(_length(shape))
@@ -209,6 +214,18 @@ def coarse_uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return rng.integers(0, 16, shape) / 16
 
 
+def near_quotients(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Between 0 and 1, next to quotients of small numbers, as those of coarse probabilities are: off by a rounding to 16 bits or less."""
+    below = rng.integers(2, 17, shape)
+    return rng.integers(1, below) / below * (1.0 + rng.choice([-1.0, 1.0], shape) * 2.0 ** -rng.uniform(10.0, 16.0, shape))
+
+
+def leftovers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal, but what memory may hold that nothing has been written to: NaN and infinities among it."""
+    odd = rng.choice([np.nan, np.inf, -np.inf], shape)
+    return np.where(rng.random(shape) < 0.2, odd, rng.standard_normal(shape))
+
+
 def last_uniforms(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Many are the largest below 1 in their format: no cumulative sum that rounding leaves below 1 exceeds them."""
     return np.where(rng.random(shape) < 0.6, 1.0 - 2.0**-53, rng.random(shape))
@@ -323,9 +340,10 @@ def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 _MAKERS: tuple[Maker, ...] = (
-    normal, zeros, ones, index, equal, rising, falling, last, first, spike, offset, negative, ties, sparse, spread, subnormal,
+    normal, zeros, ones, index, equal, rising, falling, last, first, after_first, spike, offset, negative, ties, sparse, spread, subnormal,
     empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
-    levels, alike, near_ties, uniforms, coarse_uniforms, last_uniforms, distributions, peaked_distributions, sparse_distributions,
+    levels, alike, near_ties, uniforms, coarse_uniforms, near_quotients, leftovers, last_uniforms, distributions,
+    peaked_distributions, sparse_distributions,
     coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
     scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
@@ -342,7 +360,7 @@ DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "decay": ("decays", "short_decays", "ones"),
     "finite": ("normal", "normal", "levels", "alike", "near_ties", "zeros", "spread", "offset", "negative"),
     "nonnegative": ("counts", "fractions", "ones", "zeros", "large_counts"),
-    "uniform": ("uniforms", "uniforms", "coarse_uniforms", "zeros", "last_uniforms"),
+    "uniform": ("uniforms", "uniforms", "coarse_uniforms", "near_quotients", "zeros", "last_uniforms"),
     "probability": (
         "distributions", "distributions", "coarse_distributions", "peaked_distributions", "sparse_distributions", "even_distributions",
         "certain_distributions", "close_distributions",
@@ -372,12 +390,17 @@ def one_hot(start: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.arange(shape[-1]) == columns[:, None], shape).astype(np.float64)
 
 
+def drop(exponent: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A first row of ones, and 2^-exponent in all others: what they add to a sum is small beside what it begins with."""
+    return np.broadcast_to(_along(shape, np.where(np.arange(_length(shape)) > 0, 2.0**-exponent, 1.0)), shape).copy()
+
+
 # Keys whose numbers differ from a query's in one digit score 2 * gain / sqrt(D) less than its own: at this gain and up to
 # 32 digits, far enough to weigh nothing.
 SELECTING_GAIN = 150.0
 
-# Codes, whose seed is the number of the first row.
-CODED_RECIPES: dict[str, Callable[[int, tuple[int, ...]], np.ndarray]] = {"signs": signs, "bits": bits, "one_hot": one_hot}
+# Codes, whose seed is the number of the first row; of `drop` it is the exponent.
+CODED_RECIPES: dict[str, Callable[[int, tuple[int, ...]], np.ndarray]] = {"signs": signs, "bits": bits, "one_hot": one_hot, "drop": drop}
 
 
 def make_floats(recipe: str, seed: int, gain: float, shape: tuple[int, ...], form: Format) -> np.ndarray:

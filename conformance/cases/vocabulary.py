@@ -6,11 +6,12 @@ import itertools
 from typing import Any
 
 from conformance.cases.integers import kind_of_integers, recipes_of_integers
+from conformance.cases.shapes import SMALL
 from conformance.cases.values import DOMAIN_RECIPES
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-__all__ = ["CODES", "MASKS", "PRESENCE", "SEEDS", "SIZES", "integers", "vocabulary"]
+__all__ = ["CODES", "MASKS", "PRESENCE", "SEEDS", "integers", "sizes", "vocabulary"]
 
 # Per array: recipes from the most plain to the most special, and gains. A query's gain scales the logits.
 ROWS = (
@@ -110,6 +111,10 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
         (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
     ),
+    # A place that no token goes to keeps what it holds, whatever that is.
+    **dict.fromkeys(
+        itertools.product(("append_to_pages",), ("k_pages", "v_pages")), (("normal", "normal", "leftovers", "index", "spread"), (1.0,))
+    ),
     # Ties, exact and near, are what a router has to decide.
     ("multi_token_prediction", "heads"): (("normal", "normal", "sparse", "equal", "one_hot", "ones", "zeros"), (0.5, 0.5, 1.0, 0.1)),
     ("multi_token_prediction", "unembedding"): (("normal", "normal", "sparse", "equal", "zeros"), (1.0, 1.0, 0.3)),
@@ -178,7 +183,7 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("sage_attention", "key_block"): (16, 4, 16, 32, 3, 8, 64, 16, 5),
     **dict.fromkeys([("quantize", "block_size"), ("dequantize", "block_size")], (4, 2, 3, 16, 5, 8, 64, 1, 32)),
     ("differential_attention", "lam"): (0.8, 0.5, 0.2, 1.0, 0.999, 0.35, 0.0, -0.5, 2.0),
-    ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None),
+    ("differential_attention", "lam_init"): (0.8, None, 0.2, None, 0.35, None, 0.0),
     ("expert_capacity", "tokens"): (10, 64, 1, 7, 33, 100, 0, 1000, 4096, 2**24 + 1),
     ("expert_capacity", "experts"): (4, 8, 1, 3, 7, 64, 128, 60, 256),
     ("expert_capacity", "k"): (None, 2, 1, 2, 3, 8),
@@ -197,6 +202,30 @@ SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("native_sparse_attention", "window"): (2, 1, 3, 4, 1, 8, 16, 5),
     ("rotary_embedding", "rotary_width"): (None, None, 2, 4, 2, 8, 16, 0, 32),
 }
+
+# Beyond the tiles of many kernels: drawn as well where a case may have so many tokens or columns that they are not all of them.
+LARGE_SIZES: dict[tuple[str, str], tuple[Any, ...]] = {
+    **dict.fromkeys(
+        [
+            *itertools.product(("fp8_attention", "sage_attention"), ("query_block", "key_block")),
+            *itertools.product(("quantize", "dequantize"), ("block_size",)),
+        ],
+        (128, None),
+    ),
+    ("moe_layer", "capacity"): (16, 33),
+    ("mixture_of_depths", "capacity"): (33, 100),
+    ("native_sparse_attention", "compress_block"): (32, 32),
+    ("native_sparse_attention", "compress_stride"): (16, 16),
+    ("native_sparse_attention", "select_block"): (32, 64, 64),
+    ("native_sparse_attention", "select_count"): (8, 16),
+    ("native_sparse_attention", "window"): (20, 33, 64, 100),
+    ("rotary_embedding", "rotary_width"): (64, 128),
+}  # fmt: skip
+
+
+def sizes(method: Method, name: str, longest: int) -> tuple[Any, ...]:
+    """What is drawn of an option in cases up to some length; nothing where the option needs no values of its own."""
+    return SIZES.get((method.name, name), ()) + (LARGE_SIZES.get((method.name, name), ()) if longest > SMALL else ())
 
 
 def integers(method: Method, spec: ArraySpec) -> tuple[str, ...]:

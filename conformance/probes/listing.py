@@ -11,6 +11,7 @@ from conformance.probes.dense import DENSE_PROBES, MERGE_PROBES, TUNABLE_PROBES,
 from conformance.probes.linear import LINEAR_PROBES
 from conformance.probes.maps import MAP_PROBES
 from conformance.probes.quantised import QUANTISED_PROBES
+from conformance.probes.routing import ROUTING_PROBES
 from conformance.probes.serving import SERVING_PROBES
 from conformance.probes.sparse import SPARSE_PROBES
 from conformance.registry import Implementation
@@ -24,6 +25,7 @@ PROBES = {
     **SPARSE_PROBES,
     **LINEAR_PROBES,
     **MAP_PROBES,
+    **ROUTING_PROBES,
     **SERVING_PROBES,
     **QUANTISED_PROBES,
 }

@@ -8,11 +8,13 @@ only slightly wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from conformance.cases.case import Case
 from conformance.probes.listing import listed_case, taken_by
 from conformance.registry import Implementation
+from oracle.formats import FORMATS, Format
 
 __all__ = ["long_cases"]
 
@@ -63,6 +65,34 @@ LONG_ROWS = {
     ),
 }
 
+# Sums that begin with 1, and to which all tokens of a usual chunk add less than a rounding to 16 bits: a state that is kept in 16 bits
+# from chunk to chunk stays what it was.
+USUAL_CHUNK = 64
+SMALL_TERMS = "q=ones(0) k=drop(12) v=drop({drop})"
+SMALL_WEIGHTS = {
+    "linear_attention": ("d=2 k=after_first(0)*-{gap}", "d=2 causal=True k=after_first(0)*-{gap}"),
+    "scalar_gated_linear_attention": ("d=1 k=after_first(0)*-{gap}",),
+    "performer_attention": tuple(f"d=1 m=1 projection=zeros(0) {options}k=after_first(0)*{{root}}" for options in ("", "causal=True ")),
+}
+LONG_SUMS = {
+    "gated_linear_attention": (f"l={LONGEST} d=2 e=2 {SMALL_TERMS} g=zeros(0)",),
+    "retention": (f"l={LONGEST} d=2 e=2 {SMALL_TERMS} decay=ones(0)",),
+    "delta_rule": (f"l={LONGEST} d=1 e=2 {SMALL_TERMS} beta=ones(0)",),
+    "gated_delta_rule": (f"l={LONGEST} d=1 e=2 {SMALL_TERMS} g=zeros(0) beta=ones(0)",),
+    # With values that are all alike the numerator is such a sum, and so is the denominator; without the first value only this one.
+    **{
+        method: tuple(f"l={LONG} e=1 q=ones(0) v={values}(0) {line}" for line in lines for values in ("ones", "after_first"))
+        for method, lines in SMALL_WEIGHTS.items()
+    },
+}
+
+
+def _long_sums(method: str, form: Format) -> tuple[str, ...]:
+    """The long sums of a format. What a token adds is one part in ``terms`` or less: 2^-12 2^-drop, or exp(-gap)."""
+    terms = USUAL_CHUNK / form.unit_roundoff
+    gap, drop = math.ceil(math.log(terms)), math.ceil(math.log2(terms)) - 11
+    return tuple(line.format(gap=gap, root=math.sqrt(2 * gap), drop=drop) for line in LONG_SUMS.get(method, ()))
+
 
 def long_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
     """The long rows that an implementation's options and restrictions admit, always in the same order, in small chunks."""
@@ -72,4 +102,6 @@ def long_cases(implementation: Implementation, dtype: str) -> Iterator[Case]:
         if tunable.kind == "choice" and fitting:
             chunks[name] = min(fitting)
     lines = LONG_ROWS.get(implementation.method, ())
+    if FORMATS[dtype].is_half:
+        lines += _long_sums(implementation.method, FORMATS[dtype])
     return taken_by(implementation, (listed_case(line, implementation, dtype, chunks) for line in lines))

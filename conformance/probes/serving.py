@@ -41,6 +41,11 @@ VARLEN_PROBES = (
     f"l=70 s=70 edges=4 causal=True h=4 g=2 {PACKED} cu_seqlens_q=one_long(0) cu_seqlens_k=one_long(0)",
     f"l=40 s=40 edges=4 window=(2,3) {PACKED} cu_seqlens_q=uneven(2) cu_seqlens_k=uneven(2)",
     f"l=20 s=40 edges=4 window=(3,0) {PACKED} cu_seqlens_q=uneven(2) cu_seqlens_k=uneven(2)",
+    # Without causality or window: two sequences of whole tiles, and one to three tokens more or one less.
+    *(
+        f"l={queries} s={keys} edges=3 {PACKED} cu_seqlens_q=equal(0) cu_seqlens_k=equal(0)"
+        for queries, keys in ((4, 34), (6, 66), (4, 126), (4, 130), (130, 6), (130, 132), (34, 134), (4, 258), (66, 260))
+    ),
     f"l=8 s=30 edges=9 {PACKED} cu_seqlens_q=equal(0) cu_seqlens_k=uneven(4)",
     "l=20 s=33 edges=4 d=8 q=normal(0) k=normal(1) v=ones(0) cu_seqlens_q=uneven(2) cu_seqlens_k=uneven(5)",
     *(

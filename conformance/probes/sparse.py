@@ -55,4 +55,9 @@ SPARSE_PROBES["native_sparse_attention"] = (
     f"l=45 s=45 d=45 {COARSE} select_count=2 window=5 {EQUAL} v=one_hot(0) gates=fractions(1)",
     f"l=66 s=66 {COARSE} select_count=1 window=4 h=4 g=2 {ahead(-20)} gates=fractions(2)",
     f"l=40 s=40 {FINE} select_count=1 window=2 h=2 g=2 {ahead(-6)} gates=ones(0)",
+    # As in the paper, but for the length.
+    "l=300 s=300 d=4 e=3 compress_block=32 compress_stride=16 select_block=64 select_count=2 window=100 "
+    "q=normal(0)*4 k=normal(1) v=normal(2) gates=fractions(3)",
+    "l=150 s=150 h=2 d=4 e=3 compress_block=8 compress_stride=4 select_block=8 select_count=16 window=33 "
+    "q=normal(0)*4 k=normal(1) v=normal(2) gates=fractions(3)",
 )  # fmt: skip

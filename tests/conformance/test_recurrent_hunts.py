@@ -116,3 +116,11 @@ def test_a_hunt_of_a_recurrence_looks_at_long_rows():
 
         assert Search(examiner, Adequacy(implementation), Effort(examples=40)).run(look) is None
     assert [case for case in seen if case in list(long_cases(implementation, "float32"))] == list(long_cases(implementation, "float32"))
+
+
+def test_a_finding_of_a_kernel_that_leaves_out_the_final_state_is_diagnosed():
+    with InProcess() as sandbox:
+        [implementation] = sandbox.load(f"{KERNELS}:gated_output_only", method="gated_linear_attention", backend="numpy")
+        result = Hunt(implementation, "float32", sandbox, Effort(examples=150)).run()
+    assert result.verdict == "refuted"
+    assert (result.trigger.condition, result.trigger.elements) == ("l > 64", "elements whose query index >= 64")
