@@ -15,13 +15,16 @@ from conformance.adequacy import Suspect, suspects
 from conformance.diagnosis.declaring import Call, all_called, all_rejudged, called_otherwise, meant_otherwise, two_declared
 from conformance.diagnosis.evidence import MISCALLED, NUMERICAL, Claim, Evidence
 from conformance.diagnosis.trigger import Trigger
+from conformance.judge import Judgement
 from conformance.pitfalls.combined import always, together
 from oracle.readings.contract import CONTRACTS
 
 __all__ = ["explain", "pitfalls_named"]
 
-# Cases that an explanation is held against.
+# Cases that an explanation is held against, and what one mistake may cost on them: elements, of which a token of a recurrence,
+# which goes from token to token in Python, is worth many.
 FAILING, PASSING = 60, 40
+WORK, TOKEN = 2**22, 2**10
 
 # An explanation reproduces the shrunk case and every failing one. Where none does, because a computation that overflows
 # comes out differently or because there is another mistake, one is named that reproduces a smaller share.
@@ -54,7 +57,7 @@ def explain(evidence: Evidence, call: Call, trigger: Trigger | None, seconds: fl
     if not failing:
         return []
     shrunk = failing[0].finding
-    evidence = replace(evidence, failing=failing[:FAILING], passing=evidence.passing[:PASSING])
+    evidence = replace(evidence, failing=_affordable(failing)[:FAILING], passing=_affordable(evidence.passing)[:PASSING])
     declared: list[tuple[Claim, ...]] = [(claim,) for claim in called_otherwise(evidence, call)]
     if shrunk is not None and shrunk.kind not in NUMERICAL:
         return [_sentence(claims) for claims in declared or two_declared(evidence, call, until)]
@@ -63,6 +66,17 @@ def explain(evidence: Evidence, call: Call, trigger: Trigger | None, seconds: fl
     declared = declared or [(claim,) for claim in meant_otherwise(evidence)] or list(islice(two_declared(evidence, call, until), 1))
     found = declared + [(claim,) for claim in _mistakes(evidence, EVERY)]
     return [_sentence(claims) for claims in found or next(filter(None, _second_best(evidence, call, trigger, until)), [])]
+
+
+def _affordable(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """The first, and of the others those that the work allowed is enough for, in their order."""
+    kept, left = list(judgements[:1]), WORK
+    for judgement in judgements[1:]:
+        work = judgement.case.size + TOKEN * judgement.case.dims.get("l", 0)
+        if work <= left:
+            kept.append(judgement)
+            left -= work
+    return kept
 
 
 def _second_best(evidence: Evidence, call: Call, trigger: Trigger | None, until: float) -> Iterator[list[tuple[Claim, ...]]]:

@@ -56,6 +56,9 @@ ROUNDS = 1000
 # Seconds between looks at a worker that has not answered yet.
 WATCH = 0.05
 
+# How much longer than the slowest call so far one may take: a slow kernel is slow on every case, and more so on a larger one.
+SLOWER = 10
+
 # How much longer than its limit a worker may take that was not given the processor for that long: machines are busy.
 BUSY = 6.0
 
@@ -108,6 +111,7 @@ class Sandbox:
         self._loaded: dict[str, Any] | None = None
         self._warm = False
         self._first_took: float | None = None
+        self._slowest = 0.0
 
     def __enter__(self) -> Sandbox:
         return self
@@ -139,7 +143,7 @@ class Sandbox:
             raise UsageError(f"{target} cannot be imported: {death}") from None
         except (LookupError, TypeError, AttributeError):
             raise UsageError(f"{target} cannot be imported: it answers in the place of attest's worker") from None
-        self._loaded, self._first_took = request, None
+        self._loaded, self._first_took, self._slowest = request, None, 0.0
         self.past.clear()
         return loaded
 
@@ -161,10 +165,14 @@ class Sandbox:
         """
         # A first call may compile; once one has returned, it is known how long that takes, which another shape may cost again.
         started = time.monotonic()
-        limit = self.limits.first_seconds if self._first_took is None else self.limits.seconds + 2 * self._first_took
+        usual = self.limits.seconds + SLOWER * self._slowest
+        limit = self.limits.first_seconds if self._first_took is None else usual + 2 * self._first_took
         reply = self._receive(limit)
-        if not self._warm:
-            self._first_took = time.monotonic() - started
+        took = time.monotonic() - started
+        if self._warm:
+            self._slowest = max(self._slowest, took)
+        else:
+            self._first_took = took
         self._warm = True
         return reply
 

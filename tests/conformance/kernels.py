@@ -81,6 +81,13 @@ def hangs(q, k, v, *, scale=None):
     return right(q, k, v, scale=scale)
 
 
+def takes_long_for_each_query(q, k, v, *, scale=None):
+    until = time.process_time() + 0.05 * q.shape[2]
+    while time.process_time() < until:
+        pass
+    return right(q, k, v, scale=scale)
+
+
 def devours_memory(q, k, v, *, scale=None):
     if q.shape[2] > 2:
         np.ones((1 << 34,))

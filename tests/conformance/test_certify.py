@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from conformance.cases.case import parse_case
 from conformance.certificate import document, exit_code
 from conformance.certify import Request, certify
 from conformance.errors import UsageError
+from conformance.examine import Examiner
 from conformance.hunting.search import Effort
-from conformance.isolation.sandbox import Limits
+from conformance.isolation.sandbox import Limits, Sandbox
 
 KERNELS = Path(__file__).with_name("kernels.py")
 QUICK = Effort(examples=150)
@@ -88,6 +90,17 @@ def test_a_hang_ends_as_a_finding():
     limits = Limits(seconds=0.5, first_seconds=1.0)
     finding, _ = only_finding(verdict_of("hangs", limits=limits, effort=Effort(examples=40, shrink_seconds=4.0)))
     assert finding.kind == "hang"
+
+
+def test_a_kernel_that_is_slow_on_every_case_is_given_longer_for_a_larger_one():
+    with Sandbox(Limits(seconds=0.3, first_seconds=60.0)) as sandbox:
+        [loaded] = sandbox.load(f"{KERNELS}:takes_long_for_each_query", method="attention")
+        examiner = Examiner(loaded, "float32", sandbox)
+        for queries in (1, 4, 20):
+            judgement = examiner.examine(
+                parse_case(f"attention float32 b=1 h=1 g=1 l={queries} s=3 d=2 e=2 q=normal(0) k=normal(1) v=normal(2)")
+            )
+            assert judgement.finding is None, judgement.finding.message
 
 
 def test_the_same_seed_gives_the_same_verdict_and_case():
