@@ -165,8 +165,10 @@ class Sandbox:
         """
         # A first call may compile; once one has returned, it is known how long that takes, which another shape may cost again.
         started = time.monotonic()
-        usual = self.limits.seconds + SLOWER * self._slowest
-        limit = self.limits.first_seconds if self._first_took is None else usual + 2 * self._first_took
+        if self._first_took is None:
+            limit = self.limits.first_seconds
+        else:
+            limit = self.limits.seconds + 2 * self._first_took + SLOWER * self._slowest
         reply = self._receive(limit)
         took = time.monotonic() - started
         if self._warm:

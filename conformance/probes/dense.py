@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.cases.values import SELECTING_GAIN
-from conformance.probes.vocabulary import EQUAL, OWN, ahead
+from conformance.probes.vocabulary import EQUAL, OWN, STRIDED, ahead
 
 __all__ = ["DENSE_PROBES", "MERGE_PROBES", "TUNABLE_PROBES", "TUNABLE_VALUES"]
 
@@ -49,9 +49,7 @@ DENSE_PROBES = (
     # Four layouts of the same arguments, whose gaps hold NaN; the last two after another call.
     *(
         f"b=2 l=9 s=33 h=2 g=2 d=16 q=signs(0)*{SELECTING_GAIN:g}@{layout} k=signs(0)@{layout} v=bits(0)@{layout} {calls}"
-        for layout, calls in (
-            ("transposed", ""), ("padded", ""), ("strided", ""), ("swapped", ""), ("strided", "calls=warm"), ("transposed", "calls=warm"),
-        )
+        for layout, calls in (*((layout, "") for layout in STRIDED), ("strided", "calls=warm"), ("transposed", "calls=warm"))
     ),
     "l=4 s=33 h=2 g=2 d=16 q=normal(0) k=normal(1)@expanded v=bits(0)@expanded mask=random(0)",
     # Huge numbers in what nothing may read.

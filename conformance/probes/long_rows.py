@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from conformance.cases.case import Case
 from conformance.probes.listing import listed_case, taken_by
+from conformance.probes.vocabulary import PLAIN
 from conformance.registry import Implementation
 from oracle.formats import FORMATS, Format
 
@@ -25,7 +26,6 @@ LONGEST = 4113
 LONG, LONGISH = 2100, 1100
 
 SAME_SIGN = "q=offset(0) k=offset(1) v=offset(2)"
-EITHER_SIGN = "q=normal(0) k=normal(1) v=normal(2)"
 WITHIN_FLOAT16 = "q=normal(0)*0.1 k=normal(1)*0.1 v=offset(2)*0.1"
 SHORT = "q=normal(0)*0.5 k=normal(1)*0.5"
 REPLACING = "q=normal(0) k=units(1) v=offset(2)"
@@ -36,12 +36,12 @@ SMALL_CHUNK = 16
 LONG_ROWS = {
     "gated_linear_attention": (
         f"l={LONGEST} d=2 e=2 {SAME_SIGN} g=slow_gates(3)",
-        f"b=2 h=2 l={LONGISH} d=3 e=2 {EITHER_SIGN} g=log_gates(3) initial_state=normal(4)",
+        f"b=2 h=2 l={LONGISH} d=3 e=2 {PLAIN} g=log_gates(3) initial_state=normal(4)",
         f"h=2 l={LONG} d=1 e=3 {SAME_SIGN} g=mixed_gates(3)",
     ),
     "retention": (
         f"h=2 l={LONGEST} d=2 e=2 {SAME_SIGN} decay=decays(3)",
-        f"b=2 h=2 l={LONGISH} d=3 e=2 {EITHER_SIGN} decay=short_decays(3) initial_state=normal(4)",
+        f"b=2 h=2 l={LONGISH} d=3 e=2 {PLAIN} decay=short_decays(3) initial_state=normal(4)",
         f"h=2 l={LONG} d=1 e=3 {SAME_SIGN} decay=ones(0)",
     ),
     "delta_rule": (
@@ -54,10 +54,10 @@ LONG_ROWS = {
     ),
     "linear_attention": (
         f"l={LONG} d=2 e=2 causal=True {WITHIN_FLOAT16}",
-        f"h=2 l={LONGISH} d=2 e=3 causal=True {EITHER_SIGN}",
-        f"h=2 l={LONGISH} d=2 e=3 {EITHER_SIGN}",
+        f"h=2 l={LONGISH} d=2 e=3 causal=True {PLAIN}",
+        f"h=2 l={LONGISH} d=2 e=3 {PLAIN}",
     ),
-    "scalar_gated_linear_attention": (f"h=2 l={LONGISH} d=2 e=2 {EITHER_SIGN}",),
+    "scalar_gated_linear_attention": (f"h=2 l={LONGISH} d=2 e=2 {PLAIN}",),
     "performer_attention": (
         f"l={LONG} d=2 e=2 m=3 causal=True {SHORT} v=offset(2) projection=normal(3)",
         f"h=2 l={LONGISH} d=2 e=3 m=3 causal=True {SHORT} v=normal(2) projection=normal(3)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.probes.vocabulary import EQUAL
+from conformance.probes.vocabulary import EQUAL, PLAIN
 
 __all__ = ["QUANTISED_PROBES"]
 
@@ -49,7 +49,6 @@ FROM_BLOCKS_PROBES = (
 )
 
 # Equal weights, and of one key; outliers that smoothing takes away; ragged blocks, of which the last is small or large.
-PLAIN = "q=normal(0) k=normal(1) v=normal(2)"
 FLOAT8_PROBES = (
     f"l=3 s=17 d=17 {EQUAL} v=one_hot(0)",
     f"b=2 l=20 s=33 d=33 h=4 g=2 causal=True {EQUAL} v=one_hot(0)",

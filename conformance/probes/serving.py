@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from conformance.probes.vocabulary import STRIDED
+
 __all__ = ["SERVING_PROBES"]
 
 # Equal weights: which places of a cache take part is read off the mean of their numbers; at the edges of blocks, beside NaN.
@@ -26,7 +28,7 @@ PAGED_PROBES = (
     *(
         f"b=3 h=4 g=2 num_blocks=9 block_size=4 max_blocks=4 d=8 q=normal(0)@{layout} k_pages=normal(1)@{layout} "
         f"v_pages=bits(0)@{layout} e=12 block_table=scattered(5)@{layout} context_lens=mixed(6)"
-        for layout in ("transposed", "padded", "strided", "swapped")
+        for layout in STRIDED
     ),
 )  # fmt: skip
 PACKED = "q=zeros(0) k=normal(0)!nan v=bits(0)!nan d=8 e=12"
@@ -51,7 +53,7 @@ VARLEN_PROBES = (
     *(
         f"l=20 s=33 edges=4 h=4 g=2 d=8 q=normal(0)@{layout} k=normal(1)@{layout} v=normal(2)@{layout} cu_seqlens_q=uneven(2) "
         "cu_seqlens_k=uneven(5)@padded"
-        for layout in ("transposed", "padded", "strided", "swapped")
+        for layout in STRIDED
     ),
 )  # fmt: skip
 # Rows by number, so that the output says which of them each place holds.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from conformance.cases.values import SELECTING_GAIN
 
-__all__ = ["EQUAL", "LONG", "OWN", "SELECTING", "ahead"]
+__all__ = ["EQUAL", "LONG", "OWN", "PLAIN", "STRIDED", "ahead"]
 
 EQUAL = "q=zeros(0) k=normal(0)"  # all visible keys weigh the same
-SELECTING = f"q=signs(0)*{SELECTING_GAIN:g} k=signs(0)"  # query i selects key i
-OWN = f"{SELECTING} v=bits(0) d=16"  # and key i is told by its number
+OWN = f"q=signs(0)*{SELECTING_GAIN:g} k=signs(0) v=bits(0) d=16"  # query i selects key i
+PLAIN = "q=normal(0) k=normal(1) v=normal(2)"
+STRIDED = ("transposed", "padded", "strided", "swapped")  # layouts with gaps or other orders of axes
 
 
 def ahead(steps: int) -> str:
@@ -17,4 +18,4 @@ def ahead(steps: int) -> str:
 
 
 # Longer than what is drawn where queries are as many as keys.
-LONG = "q=normal(0) k=normal(1) v=normal(2) l=1040 s=1040 d=4"
+LONG = f"{PLAIN} l=1040 s=1040 d=4"
