@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -145,29 +145,25 @@ def _own_lines() -> str:
 def source_of(target: str) -> str | None:
     """A digest of the file that a target names, without importing it; None where it is not to be found from here."""
     place, _ = parts(target)
-    path = Path(place)
-    if not path.is_file():
-        specification = _specification(place)
-        if specification is None or specification.origin is None or not Path(specification.origin).is_file():
-            return None
-        path = Path(specification.origin)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    path = Path(place) if Path(place).is_file() else _file_of(place)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _specification(module: str) -> ModuleSpec | None:
+def _file_of(module: str) -> Path | None:
     """Where a module lies. `find_spec` would import the packages on the way there."""
     first, *rest = module.split(".")
     try:
         found = PathFinder.find_spec(first, [str(Path.cwd())]) or find_spec(first)
     except (ImportError, ValueError, AttributeError):
         return None
-    name = first
+    if found is None:
+        return None
+    file, folders = Path(found.origin or ""), [Path(folder) for folder in found.submodule_search_locations or ()]
     for part in rest:
-        if found is None or found.submodule_search_locations is None:
-            return None
-        name = f"{name}.{part}"
-        found = PathFinder.find_spec(name, list(found.submodule_search_locations))
-    return found
+        folders = [folder / part for folder in folders]
+        files = [path for folder in folders for path in (folder / "__init__.py", folder.with_suffix(".py"))]
+        file = next((path for path in files if path.is_file()), Path())
+    return file if file.is_file() else None
 
 
 def remaining(job: Job, dtypes: Iterable[str]) -> Job:
