@@ -22,6 +22,7 @@ from conformance.campaign.records import certificate_of, record_of
 from conformance.campaign.run import TRIES, Campaign, Observer
 from conformance.certificate import document
 from conformance.certify import Request, certify
+from conformance.cli import main
 from conformance.errors import UsageError
 from conformance.hunting.search import Effort
 from conformance.report.html import render
@@ -336,3 +337,17 @@ def test_ctrl_c_leaves_no_process_and_tells_what_was_reached(tmp_path):
         assert not left()
     made = json.loads((tmp_path / "out.json").read_text())
     assert (made["interrupted"], [one["target"] for one in made["results"]]) == (True, [SAMPLE])
+
+
+def test_usage_errors_of_a_campaign_are_a_sentence_and_exit_2(tmp_path, capsys):
+    (tmp_path / "kernel.py").write_text("def kernel(q, k, v):\n    return v\n")
+    for arguments, words in (
+        ((ZEROS, "--ledger", tmp_path / "kernel.py"), "is no ledger of a campaign"),
+        ((ZEROS, "--workers", 0), "0 is not in the range x>=1"),
+        ((ZEROS, "--no-isolation"), "No such option"),
+        ((ZEROS, "--seed", -1), "seed=-1, but should be 0 or greater"),
+        (("--method", "attention", "--backend", "abacus"), "backend='abacus', but should be one of"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["campaign", *map(str, arguments)], prog_name="attest")
+        assert (end.value.code, words in capsys.readouterr().err) == (2, True)
