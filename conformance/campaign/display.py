@@ -65,7 +65,7 @@ class CampaignDisplay(Display):
         self._ended(certificate.target)
         self.certificates.append(certificate)
         self._known += known
-        self.progress.update(self._whole, advance=1, note=f"{self._known} of the ledger" if self._known else "")
+        self.progress.update(self._whole, advance=1, note=f"{self._known} from the ledger" if self._known else "")
         if not known and not (self.quiet and certificate.verdict == "certified"):
             self.show(certificate)
 

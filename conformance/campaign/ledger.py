@@ -131,7 +131,10 @@ class Ledger:
         first, *rest = data[:whole].splitlines()
         self._check(self._read(first, 1))
         for number, line in enumerate(rest, 2):
-            self._take(self._read(line, number))
+            try:
+                self._take(self._read(line, number))
+            except (KeyError, TypeError):
+                raise self._damaged(number) from None
         self._forget_changed()
 
     def _read(self, line: bytes, number: int) -> dict[str, Any]:
@@ -140,8 +143,11 @@ class Ledger:
         except ValueError:
             read = None
         if not isinstance(read, dict):
-            raise UsageError(f"line {number} of ledger {self.path!r} is damaged; name another file to begin anew")
+            raise self._damaged(number)
         return read
+
+    def _damaged(self, number: int) -> UsageError:
+        return UsageError(f"line {number} of ledger {self.path!r} is damaged; name another file to begin anew")
 
     def _check(self, header: dict[str, Any]) -> None:
         ours, theirs = dict(_flat(self._header)), dict(_flat(header))

@@ -170,9 +170,10 @@ def test_a_line_torn_at_any_byte_counts_as_not_written(tmp_path, certified):
         expected = 1 if cut >= len(first) + len(second) else 0
         assert len(done.records if done else ()) == expected
         assert path.read_bytes() == (first + second * expected)
-    path.write_bytes(first + second[:-40] + b"\n" + third)
-    with pytest.raises(UsageError, match="line 2 of ledger .* is damaged"):
-        Ledger(str(path), REQUEST)
+    for damaged in (second[:-40] + b"\n", b'{"target": "x"}\n', b"[]\n"):
+        path.write_bytes(first + damaged + third)
+        with pytest.raises(UsageError, match="line 2 of ledger .* is damaged"):
+            Ledger(str(path), REQUEST)
 
 
 def test_a_campaign_goes_on_where_it_was_and_does_nothing_twice(tmp_path, certified):
