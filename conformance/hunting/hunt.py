@@ -17,6 +17,7 @@ from conformance.cases.case import Case
 from conformance.cases.features import features
 from conformance.cases.strategies import random_case
 from conformance.diagnosis.diagnose import Diagnosis, diagnose
+from conformance.diagnosis.pictures import Picture, picture_of
 from conformance.diagnosis.trigger import Trigger
 from conformance.examine import Clock, Examiner
 from conformance.hunting.refusals import refused, simplest_case
@@ -59,7 +60,7 @@ class HuntResult:
         near_ties: rows, in cases that passed, in which a discrete decision had several legitimate outcomes.
         widened: rows of these that had too many to judge each: they were judged by a wider budget.
         ratios: worst error over budget of every case that passed.
-        failing: what came of the case that was found, and of the smallest one, where it could be compared.
+        pictures: of the case that was found, and of the smallest one, where what came of them could be compared.
     """
 
     verdict: str
@@ -81,7 +82,7 @@ class HuntResult:
     near_ties: int = 0
     widened: int = 0
     ratios: list[float] = field(default_factory=list)
-    failing: list[Judgement] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
 
 
 class Hunt:
@@ -196,7 +197,8 @@ class Hunt:
         result = self._result("refuted", 0.0)
         result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         smallest = self.examiner.examine(diagnosis.finding.case)
-        result.failing = [judgement, *([smallest] if smallest.case != judgement.case else [])]
+        failing = [judgement, *([smallest] if smallest.case != judgement.case else [])]
+        result.pictures = [picture for one in failing if (picture := picture_of(one)) is not None]
         return result
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
