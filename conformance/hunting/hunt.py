@@ -97,7 +97,8 @@ class Hunt:
         self.implementation = implementation = implementation.declaring(restrictions=refusals)
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation, contract=self.examiner.judge.contract)
-        self.search = Search(self.examiner, self.adequacy, effort, remembered)
+        known = [case for case in remembered if implementation.admits(case.facts())]  # what it refuses was not known when they were read
+        self.search = Search(self.examiner, self.adequacy, effort, known)
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self.deterministic = True

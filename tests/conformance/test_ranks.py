@@ -9,7 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from conformance.cases import parse_case
 from conformance.errors import UsageError
+from conformance.hunting.hunt import Effort, Hunt
+from conformance.isolation.sandbox import Sandbox
 from conformance.parallel.driver import RankDriver, RankError
 from conformance.registry import describe
 from oracle import METHODS
@@ -152,3 +155,13 @@ def test_a_function_of_all_tokens_is_called_once():
     found = describe(lambda q, k, v, *, world_size=2: q, method="ring_attention", backend="numpy", name="whole", target="file.py:whole")
     assert found.tunables["world_size"].choices == (1, 2, 3, 4)
     assert found.notes == []
+
+
+def test_a_layout_and_a_restriction_declared_for_a_hunt_reach_the_processes_and_what_is_refused_is_not_tried_again():
+    with Sandbox() as sandbox:
+        [found] = sandbox.load("tests/conformance/rank_kernels.py:gathered", method="ring_attention", backend="torch")
+        declared = found.declaring(layout="b l h d", restrictions={"l % 24 == 0": "shares of one length"})
+        grouped = parse_case("ring_attention float32 b=1 h=2 g=1 l=24 s=24 d=2 e=2 q=normal(0) k=normal(1) v=normal(2) world_size=2")
+        result = Hunt(declared, "float32", sandbox, Effort(examples=20, diagnose=False), remembered=[grouped]).run()
+    assert result.verdict != "refuted", result.findings
+    assert "it refuses grouped heads" in result.implementation.restrictions["h == g"]
