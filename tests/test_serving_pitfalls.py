@@ -12,6 +12,7 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.pitfalls import pitfalls_for
 from conformance.pitfalls.append import Append
+from conformance.pitfalls.caches import Cache
 from conformance.pitfalls.dense import Steps
 from conformance.pitfalls.rotary import Rotary
 from conformance.pitfalls.served import Paged, Varlen
@@ -21,11 +22,16 @@ from oracle.conditions import condition_names
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS
 
-REFERENCES = {"paged_attention": Paged, "append_to_pages": Append, "varlen_attention": Varlen, "rotary_embedding": Rotary}
+REFERENCES = {
+    "paged_attention": Paged, "append_to_pages": Append, "varlen_attention": Varlen, "rotary_embedding": Rotary,
+    "continuous_batching": Cache,
+}  # fmt: skip
 EACH = pytest.mark.parametrize("method", REFERENCES)
 # Many times what rounding explains; 16 bits leave less room between rounding and a wrong precision.
 FAR, FAR_IN_16_BITS = 10.0, 1.5
 CASES = {"float32": 200, "bfloat16": 60, "float64": 6}
+# A case of a cache is a whole script of calls.
+SCRIPTS = {"float32": 70, "bfloat16": 14, "float64": 4}
 
 
 @cache
@@ -34,7 +40,7 @@ def cases(method):
     implementation, rng = Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords), Random(f"pitfalls {method}")
     return [
         random_case(rng, implementation, dtype, STAGES[0 if dtype == "float64" else index % 6 // 5])
-        for dtype, count in CASES.items()
+        for dtype, count in (SCRIPTS if method == "continuous_batching" else CASES).items()
         for index in range(count)
     ]
 
@@ -58,7 +64,7 @@ def returned(method, name):
 
 
 def tiled(setting):
-    return type(setting)(setting.dtype, setting.working, {"block_q": 16, "block_k": 16}, setting.layouts)
+    return type(setting)(setting.dtype, setting.working, {"block_q": 16, "block_k": 16, "block_size": 4}, setting.layouts)
 
 
 def distance(got, want):

@@ -129,6 +129,9 @@ def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...
     for size in (4, 2):  # a swap or a preemption and what undoes it, with what is between them
         yield from (operations[:start] + operations[start + size :] for start in range(count - size + 1))
     yield from (operations[:index] + operations[index + 1 :] for index in reversed(range(count)))
+    for index, one in enumerate(operations):
+        if one.verb == "fork":  # the copy never comes: what happened to it happens to the request itself
+            yield (*operations[:index], *(_renamed(later, {one.number: one.request}) for later in operations[index + 1 :]))
     for first in range(count):
         for second in range(first + 2, count):
             if operations[first].request == operations[second].request:
@@ -138,3 +141,11 @@ def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...
             for fewer in dict.fromkeys((1, 2, 3, one.number // 2, one.number - 1)):
                 if 0 < fewer < one.number:
                     yield (*operations[:index], replace(one, number=fewer), *operations[index + 1 :])
+    named = dict.fromkeys(number for one in operations for number in (one.request, one.number if one.verb == "fork" else one.request))
+    yield tuple(_renamed(one, {request: number for number, request in enumerate(named)}) for one in operations)
+
+
+def _renamed(operation: Operation, names: Mapping[int | None, int]) -> Operation:
+    """An operation on requests of other numbers."""
+    request, number = names.get(operation.request, operation.request), operation.number
+    return replace(operation, request=request, number=names.get(number, number) if operation.verb == "fork" else number)

@@ -40,9 +40,7 @@ class Pages:
         self._poison()
 
     def _trouble(self, moment: Moment) -> str | None:
-        tables = {
-            int(request): [int(block) for block in table if int(block) >= 0] for request, table in self.cache.block_tables().items()
-        }
+        tables = {int(request): [int(block) for block in table if int(block) >= 0] for request, table in self.cache.block_tables().items()}
         free = Counter(int(block) for block in self.cache.free_blocks())
         for block, times in free.items():
             if times > 1:
