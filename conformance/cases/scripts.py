@@ -15,6 +15,12 @@ Choose = Callable[[Sequence[Any]], Any]
 # Requests that are there at the same time, and operations, at most.
 REQUESTS, LONGEST = 5, 14
 
+# Numbers of requests, where not always the smallest is taken: they may be any, and come again.
+NUMBERS = (0, 5, 2, 1, 8, 3, 100)
+
+# More pages than a byte counts.
+MANY_PAGES = 261
+
 # Queries times tokens times heads: what the oracle multiplies.
 ELEMENTS = 50_000
 
@@ -63,10 +69,9 @@ def script_counts(text: str, block_size: int | None) -> dict[str, int]:
     return counts if block_size is None else {**counts, "pages of the longest request": -(-longest // block_size)}
 
 
-def possibilities(states: Mapping[int, str], verbs: Sequence[str]) -> list[tuple[str, int]]:
-    """The operations that are possible, each with its request; the number that some need is not decided."""
-    absent = next(request for request in range(len(states) + 1) if request not in states)
-    found = [("join", absent)] if len(states) < REQUESTS else []
+def possibilities(states: Mapping[int, str], verbs: Sequence[str], number: int) -> list[tuple[str, int]]:
+    """The operations that are possible, each with its request, for a new one the given number; what else some need is not decided."""
+    found = [("join", number)] if len(states) < REQUESTS else []
     for verb in (verb for verb in verbs if verb != "join"):
         if verb != "fork" or len(states) < REQUESTS:
             found += [(verb, request) for request, state in states.items() if state in VERBS[verb][0]]
@@ -78,12 +83,14 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     heads = max(dims.get("h", 1), 1)
     kinds = choose(KINDS)
     verbs = ("join", "grow", "grow", *(verb for kind in kinds for verb in OF_KIND[kind] * 2), "finish")
+    numbers = choose((range(REQUESTS + 1), range(REQUESTS + 1), NUMBERS))
     operations: list[Operation] = []
     states: dict[int, str] = {}
     tokens = asked = 0
-    for _ in range(choose(range(2, LONGEST + 1))):
-        verb, request = choose(possibilities(states, verbs))
-        made = Operation(verb, request, _number(choose, verb, states, tile))
+    for _ in range(max(choose(range(2, LONGEST + 1)), choose(range(2, LONGEST + 1)))):
+        new = _new(choose, numbers, states)
+        verb, request = choose(possibilities(states, verbs, new))
+        made = Operation(verb, request, new if verb == "fork" else _number(choose, verb, tile))
         fed = made.number if made.number is not None and verb in COUNTING else 0
         more = fed + sum(state == "resident" for state in states.values())
         if operations and (tokens + fed) * (asked + more) * heads > ELEMENTS:
@@ -94,14 +101,19 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     return join_operations(operations)
 
 
-def _number(choose: Choose, verb: str, states: Mapping[int, str], tile: int) -> int | None:
-    if verb == "fork":
-        return next(request for request in range(len(states) + 1) if request not in states)
+def _new(choose: Choose, numbers: Sequence[int], states: Mapping[int, str]) -> int:
+    """The number of a new request: the smallest, which may have been another's, or any."""
+    absent = [number for number in numbers if number not in states]
+    return absent[0] if isinstance(numbers, range) else choose(absent)
+
+
+def _number(choose: Choose, verb: str, tile: int) -> int | None:
     if verb == "grow":
         return max(1, choose((1, 1, 1, 2, 3, 1, tile - 1, tile, tile + 1)))
     if verb != "join":
         return None
-    return max(1, choose((tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1)))
+    edges = (tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1)
+    return max(1, choose((*edges, MANY_PAGES) if tile == 1 else edges))
 
 
 def _follow(operation: Operation, states: dict[int, str]) -> None:

@@ -165,7 +165,7 @@ class Trial:
         given.append(f"operations={join_operations(self.operations)}")
         given += [f"{name}={value}" for name, value in self.choices.items() if name != "block_size"]
         given += [f"{name}=normal({seed})" for seed, name in enumerate(self.plain)]
-        given += [f"block_size={self.choices['block_size']}"] * ("block_size" in self.choices)
+        given += [f"{name}={value}" for name, value in self.choices.items() if name == "block_size"]
         target = f"{cache.__module__}:{cache.__qualname__}"
         return f"attest replay 'target={target} backend={self.subject.backend} continuous_batching {dtype} {' '.join(given)}'"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import seed, settings
+from hypothesis import Phase, seed, settings
 
 from conformance.errors import UsageError
 from conformance.hunting.hunt import Hunt
@@ -21,7 +21,7 @@ from conformance.serving.machine import cache_machine
 from implementations.numpy import kv_cache as in_numpy
 from implementations.torch import kv_cache as in_torch
 from oracle import METHODS
-from oracle.operations import parse_operations, play
+from oracle.operations import Operation, parse_operations, play
 
 METHOD = METHODS["continuous_batching"]
 MUTANTS = Path(__file__).parents[1] / "mutants"
@@ -50,16 +50,17 @@ def cache_of(file):
     return module.StaticCache if file.startswith("torch") else module.KVCache
 
 
-def run(machine, examples, number=0):
+def run(machine, examples, number=0, phases=(Phase.generate,)):
+    """Without Hypothesis's own shrinking, which takes most of the time and is not what is tested."""
     seed(number)(machine)
     test_case = machine.TestCase
-    test_case.settings = settings(test_case.settings, max_examples=examples, stateful_step_count=25, database=None)
+    test_case.settings = settings(test_case.settings, max_examples=examples, stateful_step_count=25, database=None, phases=phases)
     test_case().runTest()
 
 
-def error_of(machine, number=0):
+def error_of(machine, **options):
     try:
-        run(machine, 100, number)
+        run(machine, 200, **options)
     except Exception as error:  # whatever the cache raises is a finding
         return "\n".join([str(error), *getattr(error, "__notes__", ())])
     return None
@@ -99,8 +100,26 @@ def test_a_hunt_finds_each_planted_bug_within_a_minute(bug):
     ],
 )  # fmt: skip
 def test_our_own_caches_pass_the_state_machine(cache, backend):
-    run(cache_machine(cache, backend=backend), 40)
-    run(cache_machine(cache, backend=backend, dtype="bfloat16"), 15)
+    run(cache_machine(cache, backend=backend), 12)
+    run(cache_machine(cache, backend=backend, dtype="bfloat16"), 6)
+
+
+def test_what_hypothesis_has_shrunk_is_shrunk_further():
+    machine = cache_machine(cache_of(PLANTED["stale length after preemption"]))
+    found = error_of(machine, phases=(Phase.generate, Phase.shrink))
+    assert script_of(found) == "join(0,1);preempt(0);resume(0)"
+
+
+def test_a_right_cache_may_run_out_of_tokens_and_requests():
+    machine = cache_machine(in_numpy.ContiguousCache)()
+    machine.start(9, block_size=1, sliding_window=None, scale=None)
+    while machine.room(9) == 9:
+        machine.join(9)
+        machine.do(Operation("finish", machine.absent - 1))
+    machine.do(Operation("grow", 0, machine.room(9)))
+    machine.do(Operation("finish", 0))
+    assert not machine.requests
+    assert machine.idle() is None
 
 
 def test_a_failing_case_of_the_state_machine_replays_from_its_line(tmp_path):
