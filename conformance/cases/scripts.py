@@ -18,9 +18,6 @@ REQUESTS, LONGEST = 5, 14
 # Numbers of requests, where not always the smallest is taken: they may be any, and come again.
 NUMBERS = (0, 5, 2, 1, 8, 3, 100)
 
-# More pages than a byte counts.
-MANY_PAGES = 261
-
 # Queries times tokens times heads: what the oracle multiplies.
 ELEMENTS = 50_000
 
@@ -112,8 +109,7 @@ def _number(choose: Choose, verb: str, tile: int) -> int | None:
         return max(1, choose((1, 1, 1, 2, 3, 1, tile - 1, tile, tile + 1)))
     if verb != "join":
         return None
-    edges = (tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1)
-    return max(1, choose((*edges, MANY_PAGES) if tile == 1 else edges))
+    return max(1, choose((tile - 1, tile, tile + 1, 1, 2, 3, 5, 2 * tile - 1, 2 * tile, 2 * tile + 1, tile // 2 + 1)))
 
 
 def _follow(operation: Operation, states: dict[int, str]) -> None:

@@ -218,9 +218,8 @@ def test_the_probes_of_caches_give_the_mean_of_the_tokens_that_a_request_has():
 
 
 def test_a_probe_names_the_token_of_another_request_that_was_read():
-    case = parse_case(
-        "continuous_batching float32 h=1 g=1 d=2 e=4 operations=join(0,2);join(7,3);grow(0,1) sliding_window=1 q=zeros(0) k=normal(0) v=bits(0)"
-    )
+    script = "operations=join(0,2);join(7,3);grow(0,1) sliding_window=1"
+    case = parse_case(f"continuous_batching float32 h=1 g=1 d=2 e=4 {script} q=zeros(0) k=normal(0) v=bits(0)")
     given = case.arguments()
     wanted = expected(budget(METHODS["continuous_batching"], given, CONTRACTS["float32"])[0], "float32")
     got = wanted.value.copy()
