@@ -95,6 +95,8 @@ CACHE_PROBES = (
     f"operations=join(0,5);finish(0);join(0,3);grow(0,2) {TOKENS}",
     f"operations=join(0,5);swap_out(0);finish(0);join(0,5);preempt(0);finish(0);join(0,3) {TOKENS}",
     f"operations=join(0,3);join(7,20);grow(0,1);grow(7,18);finish(0);grow(7,1) {TOKENS}",
+    # All keys alike: who finds tokens by their keys takes the values of others.
+    f"operations=join(0,17);join(1,33);grow(0,1);fork(1,2);grow(0,16) {TOKENS.replace('k=normal', 'k=zeros')}",
     f"sliding_window=16 operations=join(0,40);grow(0,1);grow(0,16) {TOKENS}",
     f"sliding_window=5 operations=join(0,17);fork(0,1);grow(0,12);grow(1,1);grow(1,1) {TOKENS}",
     f"sliding_window=1 operations=join(0,2);grow(0,3) {TOKENS}",
