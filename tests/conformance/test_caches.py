@@ -208,6 +208,34 @@ def test_pages_that_add_up_pass_and_free_ones_are_poisoned(script, tables, free,
         assert not np.isnan(pages[[block for table in tables.values() for block in table if block >= 0]]).any()
 
 
+def test_pages_of_tokens_that_are_alike_by_content_may_be_shared():
+    shown = Shown({0: [0, 1], 1: [0]}, [2, 3, 4, 5])
+    Pages(shown, windowed=False, alike=lambda one, other: len(one) == len(other)).check(moment_of(TWO))
+    with pytest.raises(PageError, match="page 0 is owned twice"):
+        Pages(shown, windowed=False).check(moment_of(TWO))
+
+
+def test_what_was_appended_is_overwritten_where_it_came_from_and_put_back():
+    seen = []
+
+    class Keeps(Least):
+        def append(self, request, k, v):
+            self.k = k
+
+        def attend(self, queries):
+            seen.append(self.k.copy())
+            return {request: q[..., :1] for request, q in queries.items()}
+
+    k = np.arange(3.0).reshape(3, 1, 1)
+    CacheDriver(Keeps, "mine", METHOD)(k.copy(), k, k.copy(), operations="join(0,2);grow(0,1)")
+    assert all(np.isnan(one).all() for one in seen)
+    np.testing.assert_array_equal(k.ravel(), np.arange(3.0))
+    fixed = k.copy()
+    fixed.flags.writeable = False
+    CacheDriver(Keeps, "mine", METHOD)(k.copy(), fixed, k.copy(), operations="join(0,2);grow(0,1)")
+    np.testing.assert_array_equal(seen[-1].ravel(), [2.0])
+
+
 class Least:
     """What a cache must have, and nothing else."""
 
