@@ -12,6 +12,7 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.pitfalls import pitfalls_for
 from conformance.pitfalls.append import Append
+from conformance.pitfalls.caches import Cache
 from conformance.pitfalls.dense import Steps
 from conformance.pitfalls.ring import Blockwise, RingSteps
 from conformance.pitfalls.rotary import Rotary
@@ -24,12 +25,14 @@ from oracle.readings.contract import CONTRACTS
 
 REFERENCES = {
     "paged_attention": Paged, "append_to_pages": Append, "varlen_attention": Varlen, "rotary_embedding": Rotary,
-    "ring_attention": RingSteps, "blockwise_transformer": Blockwise,
+    "ring_attention": RingSteps, "blockwise_transformer": Blockwise, "continuous_batching": Cache,
 }  # fmt: skip
 EACH = pytest.mark.parametrize("method", REFERENCES)
 # Many times what rounding explains; 16 bits leave less room between rounding and a wrong precision.
 FAR, FAR_IN_16_BITS = 10.0, 1.5
 CASES = {"float32": 200, "bfloat16": 60, "float64": 6}
+# A case of a cache is a whole script of calls.
+SCRIPTS = {"float32": 70, "bfloat16": 14, "float64": 4}
 
 
 @cache
@@ -40,7 +43,7 @@ def cases(method):
     rng = Random(f"pitfalls {method}")
     return [
         random_case(rng, implementation, dtype, STAGES[0 if dtype == "float64" else index % 6 // 5])
-        for dtype, count in CASES.items()
+        for dtype, count in (SCRIPTS if method == "continuous_batching" else CASES).items()
         for index in range(count)
     ]
 
@@ -64,7 +67,8 @@ def returned(method, name):
 
 
 def tiled(setting):
-    return type(setting)(setting.dtype, setting.working, {**setting.tunables, "block_q": 16, "block_k": 16}, setting.layouts)
+    tunables = {**setting.tunables, "block_q": 16, "block_k": 16, "block_size": 4}
+    return type(setting)(setting.dtype, setting.working, tunables, setting.layouts)
 
 
 def distance(got, want):
