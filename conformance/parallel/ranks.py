@@ -174,7 +174,7 @@ class _Pool:
         answers: dict[int, Any] = {}
         failures: list[Failure] = []
         watched, until = _Watch(self.processes), float("inf")
-        while len(answers) + len(failures) < len(jobs) and time.monotonic() < until:
+        while len(answers) < len(jobs) and time.monotonic() < until:
             ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in answers], WATCH)
             for rank in [rank for rank, pipe in enumerate(self.pipes) if pipe in ready]:
                 try:
@@ -188,8 +188,6 @@ class _Pool:
             if watched.stuck():
                 silent = ", ".join(str(rank) for rank in range(len(jobs)) if rank not in answers)
                 failures.append(Failure("", f"of {len(jobs)} processes, rank {silent} waits for what does not come", waiting=True))
-                break
-            if len(answers) == len(jobs):
                 break
         if failures and not failures[0].waiting:
             failures += [ended for rank in range(len(jobs)) if rank not in answers and (ended := self._ended(rank, len(jobs), os.WNOHANG))]
