@@ -7,19 +7,9 @@ from linformer import LinformerSelfAttention
 from torch import Tensor, nn
 
 from conformance import register
+from implementations.thirdparty.given import Given
 
 __all__ = ["linformer"]
-
-
-class _Given(nn.Module):
-    """Stands in the place of a projection and gives what it was made of."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self.value
 
 
 def _joined(x: Tensor) -> Tensor:
@@ -31,7 +21,7 @@ def _joined(x: Tensor) -> Tensor:
     "linformer_attention",
     backend="torch",
     name="thirdparty.linformer",
-    restrictions={"d == w": "one width of heads", "d > 0 and h > 0": "there is a head with a width", "s > 0 and l > 0": "there are tokens"},
+    restrictions={"d == w": "one width of heads", "d > 0 and h > 0": "heads have a width", "s > 0 and l > 0 and b > 0": "there are tokens"},
     description="linformer: LinformerSelfAttention",
 )
 def linformer(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor) -> Tensor:
@@ -39,7 +29,7 @@ def linformer(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor) -> Tensor:
     _, heads, length, width = q.shape
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         module = LinformerSelfAttention(heads * width, k.shape[2], k=e.shape[0], heads=heads)
-        module.to_q, module.to_k, module.to_v = _Given(_joined(q)), _Given(_joined(k)), _Given(_joined(v))
+        module.to_q, module.to_k, module.to_v = Given(_joined(q)), Given(_joined(k)), Given(_joined(v))
         module.to_out = nn.Identity()
         module.proj_k, module.proj_v = nn.Parameter(e.T), nn.Parameter(f.T)
         out = module(_joined(q), context=_joined(k))
