@@ -43,5 +43,5 @@ def attention(
     scale: float | None = None,
 ) -> Array:
     """`Attention` in a session of its own for each set of attributes, without a cache."""
-    arrays, kind = feeds(*(np.ascontiguousarray(x) for x in (q, k, v)), mask, bias)
+    arrays, kind = feeds(q, k, v, mask, bias)
     return _session(kind, causal, scale, softcap).run(None, arrays)[0]

@@ -154,7 +154,7 @@ def sdpa(
     restrictions={
         "l == s": "queries and latent rows are made of the same tokens",
         "b > 0 and l > 0 and h > 0 and c > 0": "there is something to attend to",
-        "d + r > 0 and d + e > 0": "heads have a width",
+        "r % 2 == 0 and r > 0 and d > 0 and e > 0": "heads have a width, an even one where they are turned",
     },
     description="transformers: DeepseekV3Attention",
 )

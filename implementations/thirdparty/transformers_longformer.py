@@ -28,7 +28,7 @@ __all__ = ["longformer"]
     description="transformers: LongformerSelfAttention",
 )
 def longformer(q: Tensor, k: Tensor, v: Tensor, *, window: int, global_tokens: Sequence[int]) -> Tensor:
-    """`LongformerSelfAttention` on tokens padded to whole windows, as `LongformerModel` does; global tokens have no projections of their own."""
+    """`LongformerSelfAttention` on tokens padded to whole windows, as in its model; global tokens have the same projections."""
     batch, heads, length, width = q.shape
     config = LongformerConfig(hidden_size=heads * width, num_attention_heads=heads, attention_window=[2 * window], num_hidden_layers=1)
     with torch.device("meta"):
