@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from conformance import register
@@ -37,8 +36,6 @@ def attention(q: Array, k: Array, v: Array, *, mask: Array | None = None) -> Arr
     module = eqx.tree_at(lambda m: [getattr(m, name) for name in projections], module, [eqx.nn.Identity() for _ in projections])
     joined = [np.swapaxes(x, 1, 2).reshape(batch, x.shape[2], -1) for x in (q, k, v)]
     masks = None if mask is None else np.broadcast_to(mask, (batch, heads, length, keys))
-    rows = [
-        module(*(jnp.asarray(x[row]) for x in joined), mask=None if masks is None else jnp.asarray(masks[row]))
-        for row in range(batch)
-    ]  # fmt: skip
+    call = eqx.filter_jit(module)
+    rows = [call(*(x[row] for x in joined), mask=None if masks is None else masks[row]) for row in range(batch)]
     return np.swapaxes(np.array(rows).reshape(batch, length, heads, inner), 1, 2)

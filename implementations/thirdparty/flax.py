@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax.linen import dot_product_attention
 
@@ -24,4 +24,4 @@ Array = np.ndarray
 )
 def attention(q: Array, k: Array, v: Array, *, mask: Array | None = None, bias: Array | None = None) -> Array:
     """`flax.linen.dot_product_attention`."""
-    return np.array(dot_product_attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), bias=bias, mask=mask))
+    return np.array(jax.jit(dot_product_attention)(q, k, v, bias, mask))

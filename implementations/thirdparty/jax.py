@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from functools import partial
+
+import jax
 import numpy as np
-from jax.nn import dot_product_attention
 
 from conformance import register
 from implementations.tiling import Window
@@ -42,7 +43,5 @@ def attention(
     """`jax.nn.dot_product_attention`; a side of a window that is open is as long as there are tokens."""
     length = max(q.shape[1], k.shape[1])
     sizes = None if window is None else tuple(length if side is None else side for side in window)
-    out = dot_product_attention(
-        jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), bias=bias, mask=mask, scale=scale, is_causal=causal, local_window_size=sizes
-    )
-    return np.array(out)
+    call = partial(jax.nn.dot_product_attention, scale=scale, is_causal=causal, local_window_size=sizes)
+    return np.array(jax.jit(call)(q, k, v, bias, mask))

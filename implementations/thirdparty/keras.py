@@ -22,7 +22,11 @@ __all__ = ["attention", "layer"]
     name="thirdparty.keras",
     layout="b l h d",
     conventions={"causal_alignment": "top-left", "empty_row": "mean"},
-    restrictions={"mask is None or bias is None": "takes one of the two", "s > 0 and d > 0": "at least one key, of some width"},
+    restrictions={
+        "mask is None or bias is None": "takes one of the two",
+        "d == e": "values have the shape of keys",
+        "s > 0 and d > 0": "at least one key, of some width",
+    },
     description="keras.ops.dot_product_attention, PyTorch backend",
 )
 def attention(

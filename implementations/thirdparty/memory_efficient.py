@@ -13,7 +13,7 @@ from conformance import block_sizes, register
 __all__ = ["chunked", "flash", "plain"]
 
 HEADS = {"h == g": "one key/value head for each query head"}
-WITHOUT_KEYS = {"l <= s or not causal": "documents nothing for queries that causality leaves without keys"}
+WITHOUT_KEYS = {"s > 0": "at least one key", "l <= s or not causal": "documents nothing for queries that causality leaves without keys"}
 TILES = {"block_q": block_sizes, "block_k": block_sizes}
 
 

@@ -22,6 +22,7 @@ RESTRICTIONS = {
     "moe_topk_gating",
     backend="torch",
     name="thirdparty.mixture_of_experts",
+    conventions={"ties": "any"},  # torch.topk says nothing about the order of equal elements
     restrictions={**RESTRICTIONS, "k == 2 and x >= 2": "two experts"},
     description="mixture-of-experts: Top2Gating",
 )

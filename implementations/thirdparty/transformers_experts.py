@@ -16,6 +16,8 @@ from conformance import register
 __all__ = ["experts", "mixtral_router", "qwen3_router", "v3_router"]
 
 TOKENS = {"l > 0 and x > 0": "there are tokens and experts"}
+# torch.topk says nothing about the order of equal elements.
+TIES = {"ties": "any"}
 SOFTMAX = {
     **TOKENS,
     "scoring == 'softmax' or scoring is None": "a softmax over all experts",
@@ -35,6 +37,7 @@ def _routed(router: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
     "moe_topk_gating",
     backend="torch",
     name="thirdparty.transformers_mixtral_router",
+    conventions=TIES,
     restrictions={**SOFTMAX, "renormalize or renormalize is None": "weights are divided by their sum"},
     description="transformers: MixtralTopKRouter",
 )
@@ -48,6 +51,7 @@ def mixtral_router(logits: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
     "moe_topk_gating",
     backend="torch",
     name="thirdparty.transformers_qwen3_router",
+    conventions=TIES,
     restrictions=SOFTMAX,
     description="transformers: Qwen3MoeTopKRouter",
 )
@@ -62,7 +66,7 @@ def qwen3_router(logits: Tensor, *, k: int, renormalize: bool = True) -> tuple[T
     "moe_topk_gating",
     backend="torch",
     name="thirdparty.transformers_deepseek_v3_router",
-    conventions={"denominator": "sum+1e-20"},
+    conventions={**TIES, "denominator": "sum+1e-20"},
     restrictions={
         **TOKENS,
         "scoring == 'sigmoid'": "affinities are sigmoids",
