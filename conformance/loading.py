@@ -43,7 +43,7 @@ class Problem:
 def discover() -> tuple[list[Registration], list[Problem]]:
     """Everything that installed packages register through the entry point group, and what cannot be loaded.
 
-    An entry point that names an extra, as in ``package.module [extra]``, serves code that is not the package's own. Where what
+    An entry point that names an extra, as in ``package.module:__all__ [extra]``, serves code that is not the package's own. Where what
     the extra brings is not installed, that is no problem (`lacking` says what it is); what it registers is optional.
     """
     problems, optional = [], set()
@@ -52,7 +52,7 @@ def discover() -> tuple[list[Registration], list[Problem]]:
         try:
             entry.load()
         except (Exception, SystemExit) as error:  # a broken package must not hide the others
-            if not (entry.extras and isinstance(error, ModuleNotFoundError)):
+            if not (entry.extras and _is_foreign(error, entry)):
                 problems.append(Problem(entry.value, _in_short(error)))
         if entry.extras:
             optional |= set(registered()) - known
@@ -60,6 +60,12 @@ def discover() -> tuple[list[Registration], list[Problem]]:
     return [
         replace(found[name], implementation=replace(found[name].implementation, optional=name in optional)) for name in found
     ], problems
+
+
+def _is_foreign(error: BaseException, entry: EntryPoint) -> bool:
+    """Whether a module is missing that is not of the package that the entry point is of."""
+    own = entry.module.partition(".")[0]
+    return isinstance(error, ModuleNotFoundError) and (error.name or own).partition(".")[0] != own
 
 
 def lacking() -> list[Problem]:

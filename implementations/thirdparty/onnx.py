@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from conformance import register
 
-__all__ = ["attention", "model"]
+__all__ = ["CONVENTIONS", "RESTRICTIONS", "attention", "feeds", "model", "whole", "whole_masks"]
 
 Array = np.ndarray
 CONVENTIONS = {"causal_alignment": "top-left"}
@@ -72,3 +72,31 @@ def attention(
     """`Attention` in the reference evaluator, without a cache."""
     arrays, kind = feeds(q, k, v, mask, bias)
     return _evaluator(kind, causal, scale, softcap).run(None, arrays)[0]
+
+
+@register(
+    "attention",
+    backend="numpy",
+    name="thirdparty.onnx_whole_masks",
+    conventions=CONVENTIONS,
+    restrictions=RESTRICTIONS,
+    description="onnx: the same with masks that are not broadcast over queries and keys",
+)
+def whole_masks(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Array | None = None,
+    bias: Array | None = None,
+    causal: bool = False,
+    softcap: float | None = None,
+    scale: float | None = None,
+) -> Array:
+    """As `attention`, with a mask that has a row for each query and a column for each key."""
+    return attention(q, k, v, mask=whole(q, k, mask), bias=whole(q, k, bias), causal=causal, softcap=softcap, scale=scale)
+
+
+def whole(q: Array, k: Array, mask: Array | None) -> Array | None:
+    """A mask (..., Lq, Lk) instead of one that is broadcast there."""
+    return None if mask is None else np.array(np.broadcast_to(mask, (*mask.shape[:-2], q.shape[2], k.shape[2])))

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 
 from conformance import register
-from implementations.thirdparty.onnx import CONVENTIONS, RESTRICTIONS, feeds, model
+from implementations.thirdparty.onnx import CONVENTIONS, RESTRICTIONS, feeds, model, whole
 
-__all__ = ["attention"]
+__all__ = ["attention", "whole_masks"]
 
 Array = np.ndarray
 
@@ -45,3 +45,26 @@ def attention(
     """`Attention` in a session of its own for each set of attributes, without a cache."""
     arrays, kind = feeds(q, k, v, mask, bias)
     return _session(kind, causal, scale, softcap).run(None, arrays)[0]
+
+
+@register(
+    "attention",
+    backend="numpy",
+    name="thirdparty.onnxruntime_whole_masks",
+    conventions=CONVENTIONS,
+    restrictions=RESTRICTIONS,
+    description="onnxruntime: the same with masks that are not broadcast over queries and keys",
+)
+def whole_masks(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    mask: Array | None = None,
+    bias: Array | None = None,
+    causal: bool = False,
+    softcap: float | None = None,
+    scale: float | None = None,
+) -> Array:
+    """As `attention`, with a mask that has a row for each query and a column for each key."""
+    return attention(q, k, v, mask=whole(q, k, mask), bias=whole(q, k, bias), causal=causal, softcap=softcap, scale=scale)
