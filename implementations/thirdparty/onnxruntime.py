@@ -28,7 +28,7 @@ def _session(mask: str | None, causal: bool, scale: float | None, softcap: float
     backend="numpy",
     name="thirdparty.onnxruntime",
     conventions=CONVENTIONS,
-    restrictions=RESTRICTIONS,
+    restrictions={**RESTRICTIONS, "b > 0 and l > 0": "batch_size should be > 0"},
     description="onnxruntime: Attention-23 on the CPU",
 )
 def attention(
@@ -52,7 +52,7 @@ def attention(
     backend="numpy",
     name="thirdparty.onnxruntime_whole_masks",
     conventions=CONVENTIONS,
-    restrictions=RESTRICTIONS,
+    restrictions={**RESTRICTIONS, "b > 0 and l > 0": "batch_size should be > 0"},
     description="onnxruntime: the same with masks that are not broadcast over queries and keys",
 )
 def whole_masks(

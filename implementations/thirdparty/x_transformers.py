@@ -82,7 +82,7 @@ def attend_flash(
     "rotary_embedding",
     backend="torch",
     name="thirdparty.x_transformers_rotary",
-    restrictions={"interleaved": "pairs are neighbours"},
+    restrictions={"interleaved": "pairs are neighbours", "b > 0 and l > 0": "the largest position is looked for"},
     description="x-transformers: RotaryEmbedding, apply_rotary_pos_emb",
 )
 def rotary(
