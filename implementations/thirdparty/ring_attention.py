@@ -14,7 +14,7 @@ __all__ = ["plain", "ring"]
 LAYOUT = "b l h d"
 # Keys are repeated as "... h d -> ... (g h) d", so that query head h reads head h mod Hkv.
 HEADS = {"head_map": "interleaved"}
-WITHOUT_KEYS = {"l <= s or not causal": "documents nothing for queries that causality leaves without keys"}
+WITHOUT_KEYS = {"s > 0": "at least one key", "l <= s or not causal": "documents nothing for queries that causality leaves without keys"}
 
 
 @register(

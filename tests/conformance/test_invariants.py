@@ -92,6 +92,11 @@ def test_a_right_kernel_keeps_all_invariants(kernel, dtype):
     assert findings_of(examiner_of(kernel, dtype), examples=200, seed=1) == []
 
 
+def test_a_right_kernel_whose_rows_without_keys_are_means_keeps_all_invariants():
+    """A prefix has fewer values to take the mean of."""
+    assert findings_of(examiner_of("right_with_means", conventions={"empty_row": "mean"}), examples=400, seed=1) == []
+
+
 @pytest.mark.parametrize(
     ("convention", "value", "name"),
     [("causal_alignment", "top-left", "rows-alone"), ("empty_row", "nan", "convexity"), ("head_map", "interleaved", "head-alone")],
