@@ -16,7 +16,7 @@ RESTRICTIONS = {
     "window > 0": "windows of at least one token",
     "global_tokens == ()": "no global tokens",
     "h == g": "one key/value head for each query head",
-    "l > 0": "at least one token",
+    "b > 0 and h > 0 and l > 0": "at least one token",
 }
 
 
