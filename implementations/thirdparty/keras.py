@@ -26,6 +26,7 @@ __all__ = ["attention", "layer"]
         "mask is None or bias is None": "takes one of the two",
         "d == e": "values have the shape of keys",
         "s > 0 and d > 0": "at least one key, of some width",
+        "mask_rank in (None, 2, 3, 4) and bias_rank in (None, 2, 3, 4)": "two axes at least",
     },
     description="keras.ops.dot_product_attention, PyTorch backend",
 )

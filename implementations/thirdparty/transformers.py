@@ -128,7 +128,7 @@ def eager_sinks(
     "attention",
     backend="torch",
     name="thirdparty.transformers_sdpa",
-    restrictions={"d > 0 or scale is not None": "1 / sqrt(0)"},
+    restrictions={"b > 0 and h > 0 and l > 0 and s > 0 and d > 0 and e > 0": "there is something to attend to"},
     description="transformers: sdpa_attention_forward",
 )
 def sdpa(
