@@ -48,18 +48,18 @@ def discover() -> tuple[list[Registration], list[Problem]]:
     """
     problems, optional = [], set()
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        known = set(registered())
+        if entry.extras:
+            optional.add(entry.module)
         try:
             entry.load()
         except (Exception, SystemExit) as error:  # a broken package must not hide the others
             if not (entry.extras and _is_foreign(error, entry)):
                 problems.append(Problem(entry.value, _in_short(error)))
-        if entry.extras:
-            optional |= set(registered()) - known
-    found = registered()
-    return [
-        replace(found[name], implementation=replace(found[name].implementation, optional=name in optional)) for name in found
-    ], problems
+    found = [
+        replace(one, implementation=replace(one.implementation, optional=one.function.__module__ in optional))
+        for one in registered().values()
+    ]
+    return found, problems
 
 
 def _is_foreign(error: BaseException, entry: EntryPoint) -> bool:

@@ -4,18 +4,23 @@ Where a package is missing its tests are skipped with that reason; tox has an en
 """
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
 from conformance.certify import Request, certify
+from conformance.errors import UsageError
 from conformance.hunting.hunt import Effort
+from conformance.isolation.sandbox import Sandbox
+from conformance.registry import Implementation
 from conformance.replay import replay
 
 ROOT = Path(__file__).parents[1]
@@ -95,10 +100,34 @@ def test_a_look_at_what_is_certified_finds_nothing(name):
     assert certificate.verdict in ("certified", "inconclusive"), certificate.to_json()["findings"]
 
 
-@pytest.fixture
-def optional_package(tmp_path):
-    """A distribution with an entry point behind an extra that brings itself, and one behind an extra that is not installed."""
-    package = tmp_path / "adapting-1.0.dist-info"
+LOADED = """
+import json
+from conformance.errors import UsageError
+from conformance.loading import discover, lacking, load
+
+def refused(name):
+    try:
+        load(name)
+    except UsageError as error:
+        return str(error)
+
+early = refused("adapting.away.kernel")
+found, problems = discover()
+print(json.dumps({
+    "optional": [one.implementation.name for one in found if one.implementation.optional],
+    "usual": [one.implementation.name for one in found if not one.implementation.optional],
+    "problems": [one.source for one in problems],
+    "lacking": {one.source: one.reason for one in lacking()},
+    "refused": early,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """What loading says beside a distribution with an entry point behind an extra that is here, and others whose extra is not."""
+    folder = tmp_path_factory.mktemp("adapting")
+    package = folder / "adapting-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: adapting\nVersion: 1.0\nProvides-Extra: here\nProvides-Extra: away\n"
@@ -106,38 +135,42 @@ def optional_package(tmp_path):
     )
     (package / "entry_points.txt").write_text(
         "[attest.implementations]\nadapting.here = adapting_here:__all__ [here]\nadapting.away = adapting_away:__all__ [away]\n"
+        "adapting.broken = adapting_here.no_module_of_its_own:__all__ [here]\n"
     )
-    kernel = "def merge(outs, lses):\n    raise RuntimeError('called')\n"
     register = "@register('merge_attention_states', backend='numpy', name='adapting.here')\n"
-    (tmp_path / "adapting_here.py").write_text("from conformance import register\n__all__ = ()\n\n" + register + kernel)
-    (tmp_path / "adapting_away.py").write_text("import no_such_module\n")
-
-    def attest(*arguments):
-        places = os.pathsep.join([str(tmp_path), str(ROOT)])
-        command = [sys.executable, "-m", "conformance", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": places})
-
-    return attest
-
-
-def test_what_is_behind_an_extra_is_listed_and_judged_only_where_it_is_named(optional_package):
-    listed = optional_package("list")
-    assert "adapting.here" in listed.stdout
-    assert "adapting_away" not in listed.stdout + listed.stderr
-    asked = ("--method", "merge_attention_states", "--backend", "numpy", "--dtype", "float32", "--max-examples", "2")
-    everything = optional_package("certify", *asked)
-    assert "numpy.merge" in everything.stdout
-    assert "adapting" not in everything.stdout + everything.stderr
-    named = optional_package("certify", "adapting.here", "--max-examples", "2")
-    assert named.returncode == 1, named.stdout + named.stderr
-    assert "RuntimeError: called" in named.stdout
+    kernel = "def merge(outs, lses):\n    return outs[0], lses[0]\n"
+    (folder / "adapting_here.py").write_text("from conformance import register\n__all__ = ()\n\n" + register + kernel)
+    (folder / "adapting_away.py").write_text("import no_such_module\n")
+    places = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": places}, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_what_an_extra_lacks_is_said_where_it_is_asked_for(optional_package):
-    assert "adapting[away]" in (told := optional_package("doctor")).stdout, told.stderr
-    assert "not installed: no-such-distribution" in told.stdout
-    assert "adapting[here]" not in told.stdout
-    named = optional_package("certify", "adapting.away.kernel")
-    assert named.returncode == 2
-    assert "adapting.away.kernel cannot be loaded: adapting_away" in named.stderr
-    assert "pip install 'adapting[away]'" in named.stderr
+def test_what_is_behind_an_extra_is_optional(loaded):
+    assert "adapting.here" in loaded["optional"]
+    assert {"numpy.merge", "torch.sdpa"} <= set(loaded["usual"])
+    assert all(name.startswith(("adapting.", "thirdparty.")) for name in loaded["optional"])
+
+
+def test_a_package_that_is_not_installed_is_no_problem_but_a_broken_module_is(loaded):
+    problems = [source for source in loaded["problems"] if source.startswith("adapting")]
+    assert problems == ["adapting_here.no_module_of_its_own:__all__ [here]"]
+
+
+def test_what_an_extra_lacks_is_said_where_it_is_asked_for(loaded):
+    assert loaded["lacking"]["adapting[away]"] == "not installed: no-such-distribution"
+    assert "adapting[here]" not in loaded["lacking"]
+    assert "adapting.away.kernel cannot be loaded: adapting_away:__all__ [away] fails with ModuleNotFoundError" in loaded["refused"]
+    assert "pip install 'adapting[away]'" in loaded["refused"]
+
+
+def test_what_is_optional_is_judged_only_where_it_is_named(monkeypatch):
+    usual = Implementation("usual", "merge_attention_states", "numpy", "no_such_module:usual")
+    found = [usual, replace(usual, name="optional", target="no_such_module:optional", optional=True)]
+    monkeypatch.setattr(Sandbox, "discover", lambda sandbox: (found, []))
+    assert [certificate.target for certificate in certify(Request())] == ["usual"]
+    monkeypatch.setattr(Sandbox, "discover", lambda sandbox: (found[1:], []))
+    with pytest.raises(UsageError, match="no registered implementation"):
+        certify(Request())
