@@ -27,7 +27,7 @@ class Request:
     """What to certify, and how.
 
     Attributes:
-        targets: registered names, ``module:function`` or ``path/file.py:function``; none for everything registered.
+        targets: registered names, ``module:function`` or ``path/file.py:function``; none for everything registered that is not optional.
         method, backend: of targets that are not registered; a filter where there are no targets.
         dtypes: instead of the declared ones.
         contract: instead of the declared one; ``infer`` for the tightest that holds.
@@ -104,10 +104,10 @@ def registered_targets(request: Request, watcher: Watcher) -> list[str]:
     fitting, problems = implementations(request)
     for source, reason in problems:
         watcher.unloadable(source, reason)
-    if not fitting:
+    if all(implementation.optional for implementation in fitting):
         filters = " and ".join(f"{name}={value!r}" for name in ("method", "backend") if (value := getattr(request, name)) is not None)
         raise UsageError(f"no registered implementation has {filters or 'loaded'}, but one should (see 'attest list')")
-    return [implementation.name for implementation in fitting]
+    return [implementation.name for implementation in fitting if not implementation.optional]
 
 
 def check(request: Request) -> None:
