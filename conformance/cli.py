@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from conformance.commands.bench import bench
+from conformance.commands.claims import claims
 from conformance.commands.files import write
 from conformance.commands.show import show
 
@@ -236,7 +237,7 @@ def _request(
     )  # fmt: skip
 
 
-for command in (bench, show):
+for command in (bench, claims, show):
     main.add_command(command)
 
 

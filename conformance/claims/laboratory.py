@@ -1,4 +1,4 @@
-"""What experiments share: one benchmark for all claims about time, memory and the errors of kernels, so that their ratios are of one run."""
+"""What experiments share: one benchmark for all claims about time, memory and errors of kernels: their ratios are of one run."""
 
 from __future__ import annotations
 
@@ -48,28 +48,17 @@ class Laboratory:
 
     @cached_property
     def _rows(self) -> dict[tuple[str, int], Row]:
-        targets: dict[str, set[int]] = {}
-        for claim in self.claims:
-            for name in _implementations(claim):
-                lengths = targets.setdefault(name, set())
-                lengths.add(self.length(claim))
-                if claim.experiment == "doubling":
-                    lengths.add(self.length(claim) // 2)
-        rows: dict[tuple[str, int], Row] = {}
-        # At each length only what a claim is about; halves come first, so that their doubles can be compared with them.
-        needed: dict[tuple[str, ...], list[int]] = {}
-        for length in sorted(set().union(*targets.values())):
-            needed.setdefault(tuple(name for name, lengths in targets.items() if length in lengths), []).append(length)
-        total = sum(len(names) * len(lengths) for names, lengths in needed.items())
-        for names, lengths in needed.items():
-            before = len(rows)
+        names = list(dict.fromkeys(name for claim in self.claims for name in _implementations(claim)))
+        lengths = {self.length(claim) for claim in self.claims if _implementations(claim)}
+        lengths |= {self.length(claim) // 2 for claim in self.claims if claim.experiment == "doubling"}
+        if not names:
+            return {}
 
-            def told(row: Row, done: int, _: int, before: int = before) -> None:
-                self.step(f"{row.name} at {row.length}", min(before + done, total), total)
+        def told(row: Row, done: int, total: int) -> None:
+            self.step(f"{row.name} at {row.length}", done, total)
 
-            for row in bench(Bench(names, lengths=tuple(lengths), runs=self.runs, threads=self.threads), told):
-                rows[row.name, row.length] = row
-        return rows
+        request = Bench(tuple(names), lengths=tuple(sorted(lengths)), runs=self.runs, threads=self.threads)
+        return {(row.name, row.length): row for row in bench(request, told)}
 
 
 def _implementations(claim: Claim) -> list[str]:

@@ -28,10 +28,11 @@ from oracle.catalogue import Method
 
 if TYPE_CHECKING:
     from conformance.benching.run import Row
+    from conformance.claims.verdicts import Examined
     from conformance.doctor import Check
 
 __all__ = [
-    "Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method",
+    "Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_claims", "show_judgement", "show_list", "show_method",
     "show_table",
 ]
 
@@ -273,6 +274,25 @@ def show_table(table: Sequence[Mapping[str, Any]], note: str = "") -> None:
     out.print(shown)
     if note:
         out.print(escape(note))
+
+
+def show_claims(examined: Sequence[Examined]) -> None:
+    """The verdict of each claim, the numbers that it rests on, and what there is to say of it."""
+    from conformance.claims.document import figure_of, shown
+
+    colours = {"reproduced": "certified", "not reproduced": "refuted", "reproduced in part": "inconclusive", "cannot run here": "error"}
+    out = _console()
+    for one in examined:
+        out.print(f"[{COLOURS[colours[one.verdict]]}]{one.verdict.upper():18}[/] {one.claim.name}: {escape(one.claim.statement)}")
+        out.print(f"  published  {escape(figure_of(one.claim))} ({escape(one.claim.source)})")
+        for each, agrees in zip(one.measurements, one.agreeing, strict=True):
+            word = {True: "agrees", False: "disagrees", None: "beside"}[agrees]
+            out.print(f"  {word:10} {escape(shown(one.claim, each))}")
+        for word, text in (("lacks", one.reason), ("remark", one.claim.remark)):
+            if text:
+                out.print(f"  {word:10} {escape(text)}")
+    counts = Counter(one.verdict for one in examined)
+    out.print(", ".join(f"[{COLOURS[colours[verdict]]}]{count} {verdict}[/]" for verdict, count in counts.items()))
 
 
 def _figure(value: float | None, factor: float, form: str, unit: str = "") -> str:

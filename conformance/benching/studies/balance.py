@@ -103,6 +103,6 @@ def _run(request: Bench, step: Step) -> Table:
 
 study = Study(
     _run,
-    "alpha: factor of the auxiliary loss; loss: itself, 1 where all is even; variation: of the experts' loads; largest load: over the mean; "
+    "alpha: factor of the auxiliary loss; loss: itself, 1 where all is even; variation: of experts' loads; largest load: over the mean; "
     "dropped: tokens beyond a capacity of 1.25; task error: mean square over that of the targets",
 )

@@ -92,6 +92,6 @@ def _rate(registration: Registration, heads: int, kv_heads: int, requests: int, 
 
 study = Study(
     _run,
-    "tokens/s: of all requests together, each with a prompt of so many tokens, the median of runs in turns; over mha: times as many as with "
-    "a key/value head for every query head; cache MiB: keys and values of the prompts, without what pages round up",
+    "tokens/s: of all requests together, each with a prompt of so many tokens, the median of runs in turns; over mha: times as many as "
+    "with a key/value head for every query head; cache MiB: keys and values of the prompts, without what pages round up",
 )

@@ -1,4 +1,4 @@
-"""FlashAttention's loop orders: keys outside (Dao et al. 2022, algorithm 1) and queries outside (Dao 2023, algorithm 1), by tile and threads.
+"""FlashAttention's loop orders, keys outside (Dao et al. 2022, algorithm 1) and queries outside (Dao 2023, algorithm 1).
 
 With queries outside, tiles of queries depend on nothing and can be shared out among threads; with keys outside every tile of keys
 changes the state of every query.
