@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conformance.errors import UsageError
-    from conformance.registry import Implementation, block_sizes, register, split_counts
+    from conformance.registry import Implementation, block_sizes, register, split_counts, world_sizes, zigzag_orders
 
-__all__ = ["Implementation", "UsageError", "block_sizes", "register", "split_counts"]
+__all__ = ["Implementation", "UsageError", "block_sizes", "register", "split_counts", "world_sizes", "zigzag_orders"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from conformance.cases.case import condition_names
 from conformance.errors import UsageError
+from conformance.parallel.driver import WORLD_SIZES, RankDriver, is_per_rank
 from conformance.parameters import taken, unset_in_words
 from conformance.serving.driver import CacheDriver
 from oracle import get_method
@@ -32,6 +33,8 @@ __all__ = [
     "register",
     "registered",
     "split_counts",
+    "world_sizes",
+    "zigzag_orders",
 ]
 
 BACKENDS = ("numpy", "torch")
@@ -57,6 +60,11 @@ class Tunable:
 
 block_sizes = Tunable("block")
 split_counts = Tunable("count")
+world_sizes = Tunable("choice", WORLD_SIZES)
+zigzag_orders = Tunable("choice", (0, 1))
+
+# The tunables of methods that are no sizes of blocks.
+STANDARD = {"num_splits": split_counts, "world_size": world_sizes, "zigzag": zigzag_orders}
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,8 @@ class Registration:
     def callable(self) -> Callable[..., Any]:
         """What a call of the method calls: the function, or what drives a class of caches."""
         implementation = self.implementation
-        return _as_function(self.function, implementation.name, _method(implementation.method), set(implementation.tunables))
+        method = _method(implementation.method)
+        return _as_function(self.function, implementation.name, method, set(implementation.tunables), implementation.layout)
 
 
 _REGISTRY: dict[str, Registration] = {}
@@ -261,11 +270,15 @@ def describe(
     """
     declared = None if tunables is None else set(tunables)
     called = _as_function(function, name, _method(method), declared)
-    found = taken(called, name, _method(method), declared)
+    if isinstance(called, RankDriver):
+        if backend != "torch":
+            raise UsageError(f"{name} is called on each of several processes, which takes the backend torch, but its backend is {backend}")
+        tunables = None if tunables is None else {"world_size": world_sizes, **tunables}
+    found = taken(called, name, _method(method), None if tunables is None else set(tunables))
+    driven = isinstance(called, (CacheDriver, RankDriver))
     if tunables is None:
         # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
-        standard = {"num_splits": split_counts}
-        tunables = {tunable: standard.get(tunable, block_sizes) for tunable in found.tunables}
+        tunables = {tunable: STANDARD.get(tunable, block_sizes) for tunable in found.tunables}
     return Implementation(
         name=name,
         method=method,
@@ -276,13 +289,17 @@ def describe(
         explicit=found.explicit,
         tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
         restrictions={**found.restrictions, **(called.restrictions if isinstance(called, CacheDriver) else {})},
-        remarks=called.remarks if isinstance(called, CacheDriver) else (),
+        remarks=called.remarks if driven else (),
     )
 
 
-def _as_function(function: Callable[..., Any], name: str, method: Method, tunables: set[str] | None) -> Callable[..., Any]:
+def _as_function(
+    function: Callable[..., Any], name: str, method: Method, tunables: set[str] | None, layout: str | None = None
+) -> Callable[..., Any]:
     """What implements a method as a function of its arguments."""
-    return CacheDriver(function, name, method, tunables) if method.subject == "cache" else function
+    if method.subject == "cache":
+        return CacheDriver(function, name, method, tunables)
+    return RankDriver(function, name, method, layout) if is_per_rank(function, name, method) else function
 
 
 def _method(name: str) -> Method:

@@ -15,6 +15,7 @@ from oracle import (  # noqa: F401  (they declare their methods)
     low_rank,
     microscaling,
     native_sparse,
+    parallel,
     polynomial,
     quantisation,
     random_features,

@@ -61,6 +61,8 @@ class Method:
         subject: what implements it: ``function``, or ``cache`` for a class that keeps keys and values; see docs/caches.md.
         in_words: from the options by name and the index of an element of an output to what that element is; None where the
             index says it.
+        sharded: the dimensions whose positions are spread over processes where an implementation is called on each of several with
+            what it holds; () for methods that are not computed so. See `oracle.parallel.token_shares`.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Method:
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None
     coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
     approximation: Callable[[Mapping[str, Any]], tuple[str, np.ndarray, np.ndarray]] | None = None
+    sharded: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -241,6 +244,7 @@ def method(
     in_words: Callable[[Mapping[str, Any], tuple[int, ...]], str] | None = None,
     coding: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
     approximation: Callable[[Mapping[str, Any]], tuple[str, np.ndarray, np.ndarray]] | None = None,
+    sharded: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare the decorated function as the specification of the method of its name; see `Method` for the arguments."""
 
@@ -251,9 +255,10 @@ def method(
         signature = parse_signature(shapes, derived or ())
         size = cost or " * ".join(letter for letter in "nbhls" if letter in signature.dims) or "1"
         made = Method(
-            name, spec, signature, where or {}, options or {}, conventions or {}, tunables, source, unread, visible,
-            derived or {}, domains or {}, refusable or {}, size, tuple(decisions.split()), contracting,
-            foreign, hiding, subject, in_words, coding, approximation,
+            name=name, spec=spec, signature=signature, where=where or {}, options=options or {}, conventions=conventions or {},
+            tunables=tunables, source=source, unread=unread, visible=visible, derived=derived or {}, domains=domains or {},
+            refusable=refusable or {}, cost=size, decisions=tuple(decisions.split()), contracting=contracting, foreign=foreign,
+            hiding=hiding, subject=subject, in_words=in_words, coding=coding, approximation=approximation, sharded=sharded,
         )  # fmt: skip
         unknown = set(made.options) | set(made.conventions) | {array.name for array in made.signature.inputs} | set(made.domains)
         unknown -= set(inspect.signature(spec).parameters)

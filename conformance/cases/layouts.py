@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LAYOUTS", "broadcast_axis", "lay_out"]
+from conformance.cases.shapes import WIDTH_LETTERS
+from oracle.catalogue import Method
+
+__all__ = ["LAYOUTS", "broadcast_axis", "declared_order", "lay_out"]
 
 # contiguous: row-major; transposed: the length axis outermost but for the batch, as (b, l, h, d) storage seen as
 # (b, h, l, d); strided: every other element of a larger array, along the length axis; padded: rows with a gap behind
@@ -24,6 +27,19 @@ def broadcast_axis(layout: str, shape: tuple[int, ...], axes: tuple[str, ...]) -
         if letter in axes and shape[axes.index(letter)] > 1:
             return axes.index(letter)
     return None
+
+
+def declared_order(layout: str | None, method: Method, axes: tuple[str, ...]) -> list[int] | None:
+    """Where a layout that an implementation declares, such as "b l h d", puts the axes of an array; None where it does not speak of it.
+
+    It speaks of arrays shaped like the first argument: queries, keys, values and outputs, not masks, biases and statistics.
+    """
+    if layout is None:
+        return None
+    letters = method.signature.required[0].dims
+    if len(axes) != len(letters) or axes[-1] not in WIDTH_LETTERS:
+        return None
+    return [letters.index(letter) for letter in layout.split()]
 
 
 def lay_out(values: np.ndarray, layout: str, repeated: int | None) -> tuple[np.ndarray, np.ndarray]:

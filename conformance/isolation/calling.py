@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import Case
-from conformance.cases.layouts import broadcast_axis, lay_out
-from conformance.cases.shapes import WIDTH_LETTERS
+from conformance.cases.layouts import broadcast_axis, declared_order, lay_out
 from conformance.isolation.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.isolation.codes import decoded, stored
 from conformance.parameters import unset
@@ -231,16 +230,8 @@ class Caller:
         return ~values if conventions.get("mask_polarity") == "block" else values
 
     def _order(self, axes: tuple[str, ...]) -> list[int] | None:
-        """Where the declared layout puts the axes of an array; None for arrays that it does not speak of.
-
-        It speaks of arrays shaped like the first argument: queries, keys, values and outputs, not masks, biases and statistics.
-        """
-        if self.implementation.layout is None:
-            return None
-        letters = get_method(self.implementation.method).signature.required[0].dims
-        if len(axes) != len(letters) or axes[-1] not in WIDTH_LETTERS:
-            return None
-        return [letters.index(letter) for letter in self.implementation.layout.split()]
+        """Where the declared layout puts the axes of an array; None for arrays that it does not speak of."""
+        return declared_order(self.implementation.layout, get_method(self.implementation.method), axes)
 
     def _permuted(self, values: np.ndarray, axes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
         order = self._order(axes)

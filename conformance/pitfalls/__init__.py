@@ -81,7 +81,7 @@ _FAMILIES = (
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
-    "routing", "load_balance", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts", "caches",
+    "routing", "load_balance", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts", "caches", "ring",
     "quantisation", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales", "low_precision_forms",
 )  # fmt: skip
 
