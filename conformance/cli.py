@@ -1,6 +1,6 @@
-"""The command line: ``attest list | certify | replay | explain | bench | show | doctor``. Imports what a command needs when it runs.
+"""The command line: ``attest list | certify | replay | explain | show | bench | claims | guide | doctor``.
 
-Commands about implementations are here; every other one has a module in `conformance.commands`.
+Imports what a command needs when it runs. Commands about implementations are here; every other one has a module in `conformance.commands`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 from conformance.commands.bench import bench
 from conformance.commands.claims import claims
 from conformance.commands.files import write
+from conformance.commands.guide import guide
 from conformance.commands.show import show
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _request(
     )  # fmt: skip
 
 
-for command in (bench, claims, show):
+for command in (bench, claims, guide, show):
     main.add_command(command)
 
 

@@ -15,9 +15,10 @@ from conformance.cases.strategies import random_case
 from conformance.errors import UsageError
 from conformance.registry import Implementation
 from oracle import METHODS
+from oracle.catalogue import Method
 from oracle.options import allows, in_words
 
-__all__ = ["benched_case", "usual_options"]
+__all__ = ["benched_case", "refuses", "usual_options"]
 
 # Options that give a method the shape that its paper measures it in, from the length.
 OPTIONS: dict[str, Callable[[int], Mapping[str, Any]]] = {
@@ -39,24 +40,27 @@ DRAWS = 200
 
 
 def usual_options(implementation: Implementation, length: int, asked: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The options of the call of one length: those that are asked for, else those in which the method's paper measures it.
+    """The options of the call of one length: those in which the method's paper measures it, and those that are asked for.
 
-    Raises:
-        UsageError: one that is asked for has no such value.
+    Args:
+        implementation: to call.
+        length: of queries and keys.
+        asked: options as in the line of a case; those that the method does not have, or not with such a value, are left out.
     """
     method = METHODS[implementation.method]
     usual = dict(OPTIONS[method.name](length)) if method.name in OPTIONS else {}
-    for name, text in (asked or {}).items():
-        if name not in method.options:
-            continue
-        try:
-            usual[name] = parse_option(method.options[name], text)
-            allowed = allows(method.options[name], as_argument(method.options[name], usual[name]))
-        except OptionTextError as error:
-            raise UsageError(f"{name}={text!r}, but {error} [{method.name}]") from None
-        if not allowed:
-            raise UsageError(f"{name}={text!r}, but should be {in_words(method.options[name])} [{method.name}]")
-    return usual
+    accepted = {name: text for name, text in (asked or {}).items() if name in method.options and not refuses(method, name, text)}
+    return usual | {name: parse_option(method.options[name], text) for name, text in accepted.items()}
+
+
+def refuses(method: Method, name: str, text: str) -> str:
+    """Why an option of a method cannot have a value; "" if it can."""
+    kind = method.options[name]
+    try:
+        value = as_argument(kind, parse_option(kind, text))
+    except OptionTextError as error:
+        return f"{name}={text!r}, but {error} [{method.name}]"
+    return "" if allows(kind, value) else f"{name}={text!r}, but should be {in_words(kind)} [{method.name}]"
 
 
 def benched_case(

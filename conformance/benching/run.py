@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.benching.calls import benched_case, usual_options
+from conformance.benching.calls import benched_case, refuses, usual_options
 from conformance.benching.measuring import Kernel, measured
 from conformance.cases.case import Case, parse_case
 from conformance.certificate import environment
@@ -125,6 +125,7 @@ def bench(request: Bench, progress: Progress = lambda row, done, total: None) ->
     """
     check_request(request)
     chosen = _chosen(request)
+    _check_options(request, chosen)
     sizes = {"b": request.batch, "h": request.heads, "g": request.kv_heads, "d": request.width, "e": request.width}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="attest-bench-") as folder:
@@ -149,28 +150,34 @@ def check_request(request: Bench) -> None:
             raise UsageError(f"{name.replace('_', '-')}={getattr(request, name)}, but should be at least {least}")
     if not request.lengths or min(request.lengths) < 1:
         raise UsageError(f"lengths={', '.join(map(str, request.lengths)) or 'none'}, but should be at least one number of at least 1")
-    for name in request.options:
-        if not any(name in method.options for method in METHODS.values()):
-            raise UsageError(f"option={name!r}, but should be an option of a method (see 'attest explain METHOD')")
     if request.heads % request.kv_heads:
         raise UsageError(f"heads={request.heads}, but should be a multiple of kv-heads={request.kv_heads}")
 
 
+def _check_options(request: Bench, chosen: Sequence[Implementation]) -> None:
+    """Every option must be one that something of the run takes; standard attention beside it need not."""
+    asked = [one for one in chosen if not request.targets or one.name not in BASELINES.values() or one.name in request.targets]
+    for name, text in request.options.items():
+        methods = [METHODS[one.method] for one in asked if name in METHODS[one.method].options]
+        if not methods:
+            raise UsageError(f"option={name!r}, but should be an option of a method that is measured (see 'attest explain METHOD')")
+        reasons = [refuses(method, name, text) for method in methods]
+        if all(reasons):
+            raise UsageError(reasons[0])
+
+
 def _chosen(request: Bench) -> list[Implementation]:
-    asked = Request(method=request.method, backend=request.backend, device=request.device)
-    if request.targets:
-        found = []
-        for target in dict.fromkeys(request.targets):
-            with Sandbox(device=request.device) as sandbox:
-                found += sandbox.load(target, method=request.method, backend=request.backend)
-    else:
-        found, _ = implementations(asked)
-    found = [one for one in found if request.dtype in one.dtypes]
-    if not found:
-        raise UsageError(f"no implementation fits the request in {request.dtype}, but at least one should")
-    for backend in dict.fromkeys(one.backend for one in found):
-        if backend in BASELINES and BASELINES[backend] not in {one.name for one in found}:
-            with Sandbox(device=request.device) as sandbox:
+    if not request.targets:
+        found, _ = implementations(Request(method=request.method, backend=request.backend, device=request.device))
+    with Sandbox(device=request.device) as sandbox:
+        if request.targets:
+            loaded = (sandbox.load(target, method=request.method, backend=request.backend) for target in dict.fromkeys(request.targets))
+            found = [one for own in loaded for one in own]
+        found = [one for one in found if request.dtype in one.dtypes]
+        if not found:
+            raise UsageError(f"no implementation fits the request in {request.dtype}, but at least one should")
+        for backend in dict.fromkeys(one.backend for one in found):
+            if backend in BASELINES and BASELINES[backend] not in {one.name for one in found}:
                 found = [*sandbox.load(BASELINES[backend]), *found]
     return found
 

@@ -19,8 +19,9 @@ from oracle.cache_size import kv_cache_bytes
 
 __all__ = ["CANDIDATES", "QUALITIES", "Candidate", "Sizes", "effort", "measured_error"]
 
-# From the most demanding on: the numbers of softmax attention itself, something near, or a method that the model is trained with.
-QUALITIES = ("exact", "close", "trained")
+# From the most demanding on: the numbers of softmax attention itself, something near, a method that the model is trained with and that can
+# still single out any token, or any method that it is trained with.
+QUALITIES = ("exact", "close", "recall", "trained")
 
 # As the papers have them: tiles of FlashAttention, windows and globals of Longformer, blocks of native sparse attention.
 TILE, WINDOW, GLOBALS = 128, 64, 2
@@ -61,11 +62,13 @@ class Candidate:
         quality: the most demanding of `QUALITIES` that it gives.
         cost: multiplications of a query of one head, from the sizes.
         held: numbers that a layer holds besides queries, keys, values and outputs, of all heads.
-        cache: bytes of the cache or state of one layer while decoding; None where it has none of its own.
+        cache: bytes of the cache or state of one layer while decoding.
         kernels: names of implementations whose measurements count as its own.
         options: with which its error is measured.
         reason: for it.
         against: it.
+        read: the part of the cache that a token reads.
+        trains: whether it has a backward pass.
     """
 
     name: str
@@ -73,11 +76,13 @@ class Candidate:
     quality: str
     cost: Callable[[Sizes], float]
     held: Callable[[Sizes], float]
-    cache: Callable[[Sizes], float] | None
+    cache: Callable[[Sizes], float]
     kernels: tuple[str, ...]
     reason: str
     against: str
     options: Mapping[str, Any] | None = None
+    read: Callable[[Sizes], float] = lambda sizes: 1.0
+    trains: bool = True
 
 
 def _kv(kind: str, **dims: int) -> Callable[[Sizes], float]:
@@ -123,34 +128,35 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(
         "FlashAttention, products in 8 bits", "sage_attention", "close", lambda sizes: _dense_cost(sizes) / 2, _tiles, _kv("mha"),
         ("numpy.sage_attention", "torch.sage_attention"), "half the cost where 8-bit products run at twice the rate",
-        "only hardware with such products gains from it; errors of per cents",
+        "only hardware with such products gains from it; errors of per cents", trains=False,
     ),
     Candidate(
-        "grouped-query attention, 4 queries a head", "attention", "trained", _dense_cost, _tiles, _kv("gqa", group=4),
+        "grouped-query attention, 4 queries a head", "attention", "recall", _dense_cost, _tiles, _kv("gqa", group=4),
         ("numpy.flash2", "torch.flash2", "torch.sdpa"), "a quarter of the cache; existing models are converted with little training",
         "prefill costs as much as before",
     ),
     Candidate(
-        "multi-query attention", "attention", "trained", _dense_cost, _tiles, _kv("mqa"), ("numpy.flash2", "torch.flash2", "torch.sdpa"),
+        "multi-query attention", "attention", "recall", _dense_cost, _tiles, _kv("mqa"), ("numpy.flash2", "torch.flash2", "torch.sdpa"),
         "one key/value head for all", "it costs quality where grouped queries hardly do (Ainslie et al. 2023, arXiv:2305.13245)",
     ),
     Candidate(
-        "latent attention", "latent_attention", "trained", lambda sizes: sizes.length * (2.0 * LATENT + ROTARY), _tiles, _kv("mla"),
+        "latent attention", "latent_attention", "recall", lambda sizes: sizes.length * (2.0 * sizes.width + ROTARY), _tiles, _kv("mla"),
         ("numpy.latent_absorbed", "torch.latent_absorbed"), f"a row of {LATENT + ROTARY} for all heads, and quality of many heads",
-        "more arithmetic over the cache than a head's own width would take",
+        "while decoding, more arithmetic than heads of their own width would take",
     ),
     Candidate(
         "sliding window with global tokens", "local_global_attention", "trained",
         lambda sizes: 2.0 * _window_keys(sizes) * sizes.width, lambda sizes: float(sizes.heads * TILE * (2 * TILE + GLOBALS)),
         lambda sizes: 2.0 * sizes.heads * sizes.width * min(WINDOW + GLOBALS, sizes.length) * sizes.itemsize,
-        ("numpy.local_global", "torch.local_global"), "linear cost, a cache that does not grow, weights of softmax attention for what is near",
+        ("numpy.local_global", "torch.local_global"), "linear cost and a cache that does not grow; what is near is weighed by a softmax",
         "what lies between the window and the global tokens is not seen in this layer",
         {"window": WINDOW, "global_tokens": [0, 1]},
     ),
     Candidate(
-        "native sparse attention", "native_sparse_attention", "trained", lambda sizes: 2.0 * _sparse_keys(sizes) * sizes.width, _tiles,
+        "native sparse attention", "native_sparse_attention", "recall", lambda sizes: 2.0 * _sparse_keys(sizes) * sizes.width, _tiles,
         _kv("mha"), ("numpy.native_sparse", "torch.native_sparse"), "every key can be reached, a few blocks are read in full",
         "the cache is kept whole; three branches and a choice of blocks to get right",
+        read=lambda sizes: min(_sparse_keys(sizes) / sizes.length, 1.0),
     ),
     Candidate(
         "linear attention", "linear_attention", "trained", lambda sizes: 2.0 * sizes.width**2, _state,
@@ -180,11 +186,11 @@ def measured_error(name: str, length: int) -> float | None:
         length: of the context; the error is of at most `MEASURED_KEYS` keys.
 
     Returns:
-        0 for what is softmax attention by its meaning; None for what has other inputs than it, and so nothing to compare.
+        0 for what is softmax attention by its meaning; None for what has other inputs or fewer heads, and so nothing to compare.
     """
     candidate = next(one for one in CANDIDATES if one.name == name)
     if candidate.method == "attention":
-        return 0.0
+        return 0.0 if candidate.quality == "exact" else None
     method = METHODS[candidate.method]
     if {spec.name for spec in method.signature.required} != {"q", "k", "v"}:
         return None
