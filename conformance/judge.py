@@ -202,7 +202,8 @@ class Judge:
         if response.exception is not None:
             if response.exception.startswith(PAGES):
                 return Finding("pages", case, response.exception.removeprefix(PAGES))
-            return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
+            kind = "hang" if response.waiting else "exception"
+            return Finding(kind, case, f"raised {response.exception}", details=response.traceback)
         names = case.specification.signature.outputs
         least = sum(not spec.optional for spec in names)
         if not least <= response.count <= len(names) and len(names) > 1:

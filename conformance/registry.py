@@ -275,7 +275,6 @@ def describe(
             raise UsageError(f"{name} is called on each of several processes, which takes the backend torch, but its backend is {backend}")
         tunables = None if tunables is None else {"world_size": world_sizes, **tunables}
     found = taken(called, name, _method(method), None if tunables is None else set(tunables))
-    driven = isinstance(called, (CacheDriver, RankDriver))
     if tunables is None:
         # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
         tunables = {tunable: STANDARD.get(tunable, block_sizes) for tunable in found.tunables}
@@ -289,7 +288,7 @@ def describe(
         explicit=found.explicit,
         tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
         restrictions={**found.restrictions, **(called.restrictions if isinstance(called, CacheDriver) else {})},
-        remarks=called.remarks if driven else (),
+        remarks=called.remarks if isinstance(called, (CacheDriver, RankDriver)) else (),
     )
 
 

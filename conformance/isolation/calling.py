@@ -64,6 +64,7 @@ class Response:
         outputs: in the order of the signature.
         count: how many there were.
         exception: type and message of an exception, instead.
+        waiting: whether it is that processes which the call uses wait for each other.
         traceback: its last frames.
         changed_later: whether a later call changed the outputs.
         changed_earlier: whether this call or the ones just before it changed the output of a case before this one.
@@ -75,6 +76,7 @@ class Response:
     outputs: tuple[Output, ...] = ()
     count: int = 0
     exception: str | None = None
+    waiting: bool = False
     traceback: str = ""
     changed_later: bool = False
     changed_earlier: bool = False
@@ -244,6 +246,7 @@ class Caller:
         if "exception" in report:
             return Response(
                 exception=f"{_text(report['exception'])}: {_text(report['message'])}",
+                waiting=bool(report["waiting"]),
                 traceback="\n".join(_text(line) for line in str(report["traceback"]).splitlines()),
                 inputs_changed=changed,
                 state_changed=state,

@@ -29,6 +29,7 @@ from conformance.isolation.backends import NumpyArrays, TorchArrays, arrays_of, 
 from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
+from conformance.parallel.driver import RankError
 from conformance.registry import Registration
 
 __all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
@@ -234,7 +235,8 @@ def _described(error: BaseException) -> dict[str, Any]:
         limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         message += "" if limit == resource.RLIM_INFINITY else f" (a worker may hold {limit / 2**30:.3g} GiB of private memory)"
     frames = traceback.format_tb(error.__traceback__, limit=-LAST_FRAMES)
-    return {"exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
+    waiting = isinstance(error, RankError) and error.waiting
+    return {"waiting": waiting, "exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
 
 
 def _first_line(error: Exception) -> str:

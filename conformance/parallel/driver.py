@@ -31,7 +31,15 @@ WORLD_SIZES = (1, 2, 3, 4)
 
 
 class RankError(Exception):
-    """What happened on the processes, in words."""
+    """What happened on the processes, in words.
+
+    Attributes:
+        waiting: whether they wait for each other.
+    """
+
+    def __init__(self, message: str, waiting: bool = False) -> None:
+        super().__init__(message)
+        self.waiting = waiting
 
 
 def is_per_rank(function: Callable[..., Any], name: str, method: Method) -> bool:
@@ -125,7 +133,8 @@ def joined(outputs: Sequence[Array], shares: Sequence[np.ndarray], axis: int, na
         if shape is None:
             raise RankError(f"{name} of rank {rank} of {len(outputs)} is {type(output).__name__}, but should be a tensor")
         if len(shape) <= axis or shape[axis] != len(share):
-            raise RankError(f"{name} of rank {rank} of {len(outputs)} has the shape {tuple(shape)}, but should have {len(share)} on axis {axis}")
+            wanted = f"but should have {len(share)} on axis {axis}"
+            raise RankError(f"{name} of rank {rank} of {len(outputs)} has the shape {tuple(shape)}, {wanted}")
         others = [size for place, size in enumerate(shape) if place != axis]
         first = [size for place, size in enumerate(outputs[0].shape) if place != axis]
         if others != first or output.dtype != outputs[0].dtype:
@@ -157,4 +166,4 @@ def _as_exception(failure: Failure) -> Exception:
             return kind(failure.message)
         except TypeError:  # it wants more than a message
             pass
-    return RankError(failure.message if failure.type == RankError.__name__ else f"{failure.type}: {failure.message}")
+    return RankError(f"{failure.type}: {failure.message}" if failure.type else failure.message, failure.waiting)

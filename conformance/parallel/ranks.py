@@ -64,10 +64,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no answer: the type of an exception, and a message that says on which process."""
+    """Why there is no answer: the type of an exception, and a message that says on which process.
+
+    Attributes:
+        type, message: of the exception; "" for what is none.
+        ended: whether a process ended, which is why others lose their connections.
+        waiting: whether none of the processes that owe an answer does anything any more.
+    """
 
     type: str
     message: str
+    ended: bool = False
+    waiting: bool = False
 
 
 class Ranks:
@@ -97,7 +105,7 @@ class Ranks:
             self._launcher.send_bytes(pickle.dumps(packed))
             answers = pickle.loads(self._launcher.recv_bytes())
         except (EOFError, OSError):
-            return Failure("RankError", "the process that starts the others is gone")
+            return Failure("", "the process that starts the others is gone", ended=True)
         if isinstance(answers, Failure):
             return answers
         return [Answer(_unpacked(outputs), _unpacked_all(changed)) for outputs, changed in answers]
@@ -167,24 +175,24 @@ class _Pool:
         failures: list[Failure] = []
         watched, until = _Watch(self.processes), float("inf")
         while len(answers) + len(failures) < len(jobs) and time.monotonic() < until:
-            waiting = [pipe for rank, pipe in enumerate(self.pipes) if rank not in answers]
-            for pipe in wait(waiting, WATCH):
-                rank = self.pipes.index(pipe)  # type: ignore[arg-type]
+            ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in answers], WATCH)
+            for rank in [rank for rank, pipe in enumerate(self.pipes) if pipe in ready]:
                 try:
-                    answer = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
+                    answer = pickle.loads(self.pipes[rank].recv_bytes())
                 except (EOFError, OSError):
-                    answer = Failure("RankError", f"rank {rank} of {len(jobs)} {self._ending(rank)}")
+                    answer = Failure("", f"rank {rank} of {len(jobs)} {self._ending(rank)}", ended=True)
                 if isinstance(answer, Failure):
-                    # What comes next may be that it lost its connection to this one.
                     failures.append(answer)
                 answers[rank] = answer
                 until = min(until, time.monotonic() + GRACE) if failures else until
             if watched.stuck():
-                silent = " and ".join(str(rank) for rank in range(len(jobs)) if rank not in answers)
-                failures.append(Failure("RankError", f"rank {silent} of {len(jobs)} waits for something that does not come"))
+                silent = ", ".join(str(rank) for rank in range(len(jobs)) if rank not in answers)
+                failures.append(Failure("", f"of {len(jobs)} processes, rank {silent} waits for what does not come", waiting=True))
                 break
             if len(answers) == len(jobs):
                 break
+        # The others may only have lost their connection to one that ended.
+        failures.sort(key=lambda failure: not failure.ended)
         return failures[0] if failures else [answers[rank] for rank in range(len(jobs))]
 
     def _ending(self, rank: int) -> str:
@@ -242,7 +250,8 @@ def _serve(function: Callable[..., Any], rank: int, size: int, store: str, launc
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whose name may mean nothing here
-    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(store, size), rank=rank, world_size=size)
+    shared = torch.distributed.FileStore(store, size)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group("gloo", store=shared, rank=rank, world_size=size)
     world = torch.distributed.group.WORLD
     facts = {"group": world, "process_group": world, "rank": rank, "world_size": size}
     while True:
@@ -296,7 +305,7 @@ def _unpacked_all(packed: dict[str, Any]) -> dict[str, Array]:
 def _bytes_of(array: Array) -> bytes:
     import torch
 
-    return array.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return array.detach().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _packed(value: Any) -> Any:

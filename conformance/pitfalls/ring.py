@@ -398,7 +398,7 @@ class OtherActivation(Blockwise):
 
 class NetworkPerStep(Blockwise):
     name = "feed-forward-per-ring-step"
-    explanation = "The feed-forward network is applied to the part of each ring step, and the results are added, before the merge is complete."
+    explanation = "The feed-forward network is applied to the part of each ring step, and the results are added up."
     needs = "world > 1 and f > 0"
 
     def outputs(self) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ Shapes: q (B, Hq, L, D), k (B, Hkv, L, D), v (B, Hkv, L, Dv) -> (B, Hq, L, Dv).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -27,7 +28,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 def _owners(length: int, processes: int, zigzag: bool) -> list[Array]:
     """The positions of each process's tokens: one chunk, or one from either end."""
     chunks = np.arange(processes * (1 + zigzag) + 1) * length // (processes * (1 + zigzag))
-    held = [np.arange(start, stop) for start, stop in zip(chunks[:-1], chunks[1:], strict=True)]
+    held = [np.arange(start, stop) for start, stop in pairwise(chunks)]
     return [np.r_[held[rank], held[-1 - rank]] if zigzag else held[rank] for rank in range(processes)]
 
 
