@@ -109,7 +109,7 @@ def _check(question: Question) -> None:
         if getattr(question, name) not in known:
             raise UsageError(f"{name}={getattr(question, name)!r}, but should be one of {', '.join(known)}")
     if question.memory is not None and not question.memory > 0:
-        raise UsageError(f"memory={question.memory}, but should be greater than 0")
+        raise UsageError(f"memory={question.memory / 2**20:g} MiB, but should be greater than 0")
 
 
 def _advice(

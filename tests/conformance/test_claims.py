@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from conformance.benching.run import Row
 from conformance.claims.declared import Claim, agrees, chosen_claims, claims
 from conformance.claims.document import markdown
 from conformance.claims.experiments import EXPERIMENTS, Measurement
@@ -64,13 +65,50 @@ def test_every_claim_has_a_source_a_formula_and_an_experiment():
         Claim("mine", "", "", "roughly", "", "", "speed")
 
 
-def test_every_experiment_can_be_made_on_few_tokens_and_gives_numbers():
-    found = looked_into(shrink=16)
+@pytest.fixture
+def benched(monkeypatch):
+    """The requests of benchmarks, which are answered at once; `tests/conformance/test_bench.py` has real ones."""
+    requests = []
+
+    def answer(request, told):
+        requests.append(request)
+        rows = [Row(name, "attention", "numpy", "float32", length) for length in request.lengths for name in request.targets]
+        for number, row in enumerate(rows):
+            row.seconds, row.speed, row.peak_bytes, row.relative_error = 1.0, 3.0, 2**20, 1e-7
+            row.doubling = 2.1 if row.length // 2 in request.lengths else None
+            told(row, number + 1, len(rows))
+        return rows
+
+    monkeypatch.setattr("conformance.claims.laboratory.bench", answer)
+    return requests
+
+
+def test_every_experiment_can_be_made_on_few_tokens_and_gives_numbers(benched):
+    steps = []
+    found = looked_into(shrink=16, step=lambda *step: steps.append(step))
     assert len(found) == len(claims())
     for name, one in found.items():
         assert one.verdict in VERDICTS[:3], (name, one.reason)
         deciding = [each.value for each, agrees in zip(one.measurements, one.agreeing, strict=True) if agrees is not None]
         assert all(value > 0 for value in deciding), name
+    [request] = benched  # one run, so that all ratios are of it
+    assert request.lengths == (128, 256, 512)  # of 2048, 4096 and 8192; the doubling from 4096 is among them
+    assert {"numpy.flash2", "torch.sdpa", "numpy.local_global", "torch.scalar_gated_linear"} < set(request.targets)
+    assert steps[-1][1:] == (len(steps), len(steps))
+    verdicts = {name: one.verdict for name, one in found.items()}
+    assert (verdicts["flash-8192"], verdicts["sparse-8192"]) == ("reproduced", "not reproduced")
+    assert (verdicts["doubling-quadratic"], verdicts["doubling-linear"]) == ("reproduced", "reproduced")
+    assert verdicts["error-flash"] == "reproduced"
+    assert [each.value for each in found["memory-flash-4096"].measurements] == [0.0625, 0.065536, 1.0]
+
+
+def test_a_benchmark_is_of_what_the_claims_need(benched):
+    looked_into("sparse-8192", shrink=8192)
+    looked_into("doubling-linear", shrink=64)
+    looked_into("mla-cache", "memory-standard-32768")
+    [sparse, doubling] = benched
+    assert (sparse.targets, sparse.lengths) == (("numpy.local_global", "torch.local_global"), (2,))
+    assert doubling.lengths == (64, 128)
 
 
 def test_what_follows_from_formulas_alone():

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from conformance.cli import main
 from conformance.guide.advise import Question, advise
 from conformance.guide.candidates import CANDIDATES, Sizes, measured_error
-from conformance.isolation.sandbox import Sandbox
+from conformance.loading import discover
 from oracle import METHODS
 
 SIZES = Sizes(8192)
@@ -28,9 +28,7 @@ def first(*question):
 
 
 def test_candidates_are_methods_and_their_kernels_are_registered():
-    with Sandbox() as sandbox:
-        found, _ = sandbox.discover()
-    known = {one.name: one.method for one in found}
+    known = {one.implementation.name: one.implementation.method for one in discover()[0]}
     for candidate in CANDIDATES:
         assert candidate.method in METHODS
         assert candidate.kernels and all(known[name] == candidate.method for name in candidate.kernels), candidate.name
@@ -127,7 +125,7 @@ def test_the_page_is_written(tmp_path):
         (("--task", "sing"), "task='sing', but should be one of train, prefill, decode"),
         (("--quality", "good"), "quality='good', but should be one of exact, close, recall, trained"),
         (("--length", 0), "length=0, but should be at least 1"),
-        (("--memory", "-1"), "memory=-1048576.0, but should be greater than 0"),
+        (("--memory", "-1"), "memory=-1 MiB, but should be greater than 0"),
         (("--measured", "/nowhere/x.json"), "measured file '/nowhere/x.json' cannot be read: No such file or directory"),
         (("--measured", __file__), "but should be what 'attest bench --json' writes"),
     ],
