@@ -41,11 +41,26 @@ def shown(claim: Claim, one: Measurement) -> str:
     return f"{one.what}: {one.value:.4g} {one.unit or claim.unit}".strip() + against
 
 
-def markdown(examined: Sequence[Examined]) -> str:
-    """The page."""
+def markdown(examined: Sequence[Examined], runs: int, threads: int) -> str:
+    """The page.
+
+    Args:
+        examined: what was found.
+        runs: measurements of each call.
+        threads: that kernels could use; 0 for their own choice.
+    """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     facts = environment()
-    lines = [HEAD.format(command=COMMAND, processors=facts["processors"], platform=facts["platform"], load=load)]
+    lines = [
+        HEAD.format(
+            command=COMMAND,
+            processors=facts["processors"],
+            platform=facts["platform"],
+            load=load,
+            runs=runs,
+            threads=threads or "as many as there are",
+        )
+    ]
     lines += ["| claim | published | here | verdict |", "|---|---|---|---|"]
     for one in examined:
         deciding = [shown(one.claim, each) for each, agrees in zip(one.measurements, one.agreeing, strict=True) if agrees is not None]
@@ -67,11 +82,13 @@ def markdown(examined: Sequence[Examined]) -> str:
 HEAD = """\
 # Published figures, looked into
 
-Written by `{command}` on {platform}, {processors} processors, load {load:.1f} at the end. `conformance/claims/claims.toml` declares
-the claims; `attest claims NAME` looks into one (`attest claims 'memory-*'` into several), `--json` keeps every number.
+Written by `{command}` on {platform}, {processors} processors, load {load:.1f} at the end,
+with {runs} measurements of each call, threads: {threads}. `conformance/claims/claims.toml` declares the claims; `attest claims NAME` looks
+into one (`attest claims 'memory-*'` into several), `--json` keeps every number.
 
 A figure is meant as precisely as it is printed: 0.342 is what rounds to 0.342; "about 57" is at least what rounds to 60 with one digit;
-"times as fast" is at least. Times are ratios within one run, and those of a busy machine say little: run it on a quiet one.
+"times as fast" is at least. Times are ratios of medians within one run, beside which stands how far the measurements of the kernel spread
+(half the distance of their quartiles): those of a busy machine say little, so run it on a quiet one.
 In part: some of the numbers agree.
 
 Which figures disagree with each other or with theory is said below: above all the errors of sparse and linear attention, which

@@ -19,6 +19,9 @@ from oracle.decoding_speed import expected_tokens, speed_up
 
 __all__ = ["EXPERIMENTS", "Measurement"]
 
+# What a busy machine moves.
+TIMES = ("speed", "doubling")
+
 # Draws of an error, and the width of what is drawn.
 SEEDS, WIDTH = 3, 64
 
@@ -50,7 +53,8 @@ def _of_rows(laboratory: Laboratory, claim: Claim, quantity: str) -> list[Measur
         row = laboratory.row(name, laboratory.length(claim))
         value = None if row is None else getattr(row, quantity)
         why = "" if value is not None else "cannot run here" if row is None else row.error or "not measured on this machine"
-        found.append(Measurement(name, value, why=why))
+        spread = "" if row is None or row.spread is None or quantity not in TIMES else f" (spread {row.spread:.0%})"
+        found.append(Measurement(f"{name}{spread}", value, why=why))
     return found
 
 

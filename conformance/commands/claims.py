@@ -49,5 +49,5 @@ def claims(
     if json_file not in (None, "-"):
         write("json", json_file, json.dumps(document(examined), indent=1))
     if markdown_file is not None:
-        write("markdown", markdown_file, markdown(examined))
+        write("markdown", markdown_file, markdown(examined, runs, threads))
     sys.exit(exit_code(examined))

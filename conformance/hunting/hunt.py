@@ -199,7 +199,8 @@ class Hunt:
         result = self._result("refuted", 0.0)
         result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         smallest = self.examiner.examine(diagnosis.finding.case)
-        result.failing = [judgement, *([smallest] if smallest.case != judgement.case else []), *self._weighed(judgement)]
+        weighed = self._weighed(judgement) if self.effort.diagnose else []
+        result.failing = [judgement, *([smallest] if smallest.case != judgement.case else []), *weighed]
         return result
 
     def _weighed(self, judgement: Judgement) -> list[Judgement]:

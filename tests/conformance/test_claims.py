@@ -214,6 +214,6 @@ def test_what_is_wrong_with_a_request_is_one_sentence():
 
 def test_a_page_tells_what_lacks():
     [claim] = chosen_claims(["flash-8192"])
-    page = markdown([Examined(claim, "cannot run here", reason="it needs more")])
+    page = markdown([Examined(claim, "cannot run here", reason="it needs more")], runs=3, threads=1)
     assert "- cannot run here: it needs more" in page
     assert "| at least 2.87 times | it needs more | cannot run here |" in page
