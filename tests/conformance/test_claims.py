@@ -208,6 +208,8 @@ def test_what_is_wrong_with_a_request_is_one_sentence():
     done = attest("nothing-*")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "claim='nothing-*', but should match one of flash-4096, " in done.stderr
+    done = attest("mla-cache", "--runs", 0)
+    assert (done.exit_code, done.stderr) == (2, "attest: runs=0, but should be at least 1\n")
     done = attest("mla-cache", "--json", "/nowhere/x.json")
     assert (done.exit_code, "json file '/nowhere/x.json' cannot be written" in done.stderr) == (2, True)
 
