@@ -1,4 +1,7 @@
-"""The command line: ``attest list | certify | campaign | replay | explain | bench | doctor``. Imports what a command needs when it runs."""
+"""The command line: ``attest list | certify | campaign | replay | explain | show | bench | claims | guide | doctor``.
+
+Imports what a command needs when it runs. Commands about implementations are here; every other one has a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from conformance.commands.bench import bench
+from conformance.commands.claims import claims
+from conformance.commands.files import write
+from conformance.commands.guide import guide
+from conformance.commands.show import show
 
 if TYPE_CHECKING:
     from conformance.certificate import Certificate
@@ -170,7 +179,7 @@ def check_files(**files: str | None) -> None:
     """Find out that they can be written: a hunt whose result cannot be kept had better not begin."""
     for name, file in files.items():
         if file not in (None, "-"):
-            _write(name, file, "")
+            write(name, file, "")
 
 
 def conclude(
@@ -192,11 +201,11 @@ def conclude(
         if json_file == "-":
             click.echo(text)
         else:
-            _write("json", json_file, text)
+            write("json", json_file, text)
     if html_file is not None:
         from conformance.report.html import render
 
-        _write("html", html_file, render(certificates, problems))
+        write("html", html_file, render(certificates, problems))
     for certificate in certificates:
         if certificate.error:
             click.echo(f"attest: {certificate.error}", err=True)
@@ -237,52 +246,6 @@ def explain(method: str) -> None:
 
 
 @main.command()
-@click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--method", help="Of targets that are not registered; a filter where there are no targets.")
-@click.option("--backend", help="The same.")
-@click.option(
-    "--length", "lengths", type=int, multiple=True, default=(256, 512, 1024, 2048), show_default=True,
-    help="Of queries and keys; repeatable.",
-)  # fmt: skip
-@click.option("--heads", type=int, default=1, show_default=True)
-@click.option("--kv-heads", type=int, default=1, show_default=True)
-@click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--width", type=int, default=64, show_default=True, help="Of queries, keys and values.")
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--runs", type=int, default=7, show_default=True, help="Measurements of each, taken in turns.")
-@click.option("--threads", type=int, default=0, show_default=True, help="That products may use; 0 for the backend's own choice.")
-@click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write all that was measured.")
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the table.")
-@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write plots: .svg, .png or .pdf.")
-def bench(json_file: str | None, csv_file: str | None, plot_file: str | None, **asked: Any) -> None:
-    """Measure time, memory and accuracy of implementations side by side.
-
-    Standard attention of the same backend is measured with them; the column "speed" is its time over theirs.
-    """
-    from conformance.benching.run import Bench, document, table
-    from conformance.benching.run import bench as run
-    from conformance.report import console
-
-    request = Bench(**asked)
-    for kind, file in (("json", json_file), ("csv", csv_file), ("plot", plot_file)):
-        if file is not None:
-            _write(kind, file, "")  # what is measured should not be lost
-    with console.Measuring() as measuring:
-        rows = run(request, measuring.progress)
-    console.show_bench(rows)
-    if json_file is not None:
-        _write("json", json_file, json.dumps(document(request, rows), indent=1))
-    if csv_file is not None:
-        _write("csv", csv_file, table(rows).rstrip("\n"))
-    if plot_file is not None:
-        from conformance.benching.plots import draw
-
-        draw(rows, plot_file)
-    sys.exit(0 if all(not row.error for row in rows) else 1)
-
-
-@main.command()
 def doctor() -> None:
     """Say what can run here, and why the rest cannot."""
     from conformance.doctor import examine
@@ -320,14 +283,8 @@ def _request(
     )  # fmt: skip
 
 
-def _write(kind: str, path: str, text: str) -> None:
-    from conformance.errors import UsageError
-
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise UsageError(f"{kind} file {path!r} cannot be written: {error.strerror}") from None
+for command in (bench, claims, guide, show):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

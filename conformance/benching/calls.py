@@ -9,13 +9,16 @@ from random import Random
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case, plainest
+from conformance.cases.options import OptionTextError, as_argument, parse_option
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.errors import UsageError
 from conformance.registry import Implementation
 from oracle import METHODS
+from oracle.catalogue import Method
+from oracle.options import allows, in_words
 
-__all__ = ["benched_case"]
+__all__ = ["benched_case", "refuses", "usual_options"]
 
 # Options that give a method the shape that its paper measures it in, from the length.
 OPTIONS: dict[str, Callable[[int], Mapping[str, Any]]] = {
@@ -36,7 +39,33 @@ OPTIONS: dict[str, Callable[[int], Mapping[str, Any]]] = {
 DRAWS = 200
 
 
-def benched_case(implementation: Implementation, dtype: str, length: int, sizes: Mapping[str, int]) -> Case:
+def usual_options(implementation: Implementation, length: int, asked: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The options of the call of one length: those in which the method's paper measures it, and those that are asked for.
+
+    Args:
+        implementation: to call.
+        length: of queries and keys.
+        asked: options as in the line of a case; those that the method does not have, or not with such a value, are left out.
+    """
+    method = METHODS[implementation.method]
+    usual = dict(OPTIONS[method.name](length)) if method.name in OPTIONS else {}
+    accepted = {name: text for name, text in (asked or {}).items() if name in method.options and not refuses(method, name, text)}
+    return usual | {name: parse_option(method.options[name], text) for name, text in accepted.items()}
+
+
+def refuses(method: Method, name: str, text: str) -> str:
+    """Why an option of a method cannot have a value; "" if it can."""
+    kind = method.options[name]
+    try:
+        value = as_argument(kind, parse_option(kind, text))
+    except OptionTextError as error:
+        return f"{name}={text!r}, but {error} [{method.name}]"
+    return "" if allows(kind, value) else f"{name}={text!r}, but should be {in_words(kind)} [{method.name}]"
+
+
+def benched_case(
+    implementation: Implementation, dtype: str, length: int, sizes: Mapping[str, int], usual: Mapping[str, Any] | None = None
+) -> Case:  # fmt: skip
     """The call of one length.
 
     Args:
@@ -44,16 +73,17 @@ def benched_case(implementation: Implementation, dtype: str, length: int, sizes:
         dtype: of the arrays.
         length: of queries and keys.
         sizes: of b, h, g, d and e.
+        usual: options; by default `usual_options`.
 
     Raises:
         UsageError: the implementation takes no such call.
     """
     method, rng = METHODS[implementation.method], Random(0)
     given = {**sizes, "l": length, "s": length}
+    usual = usual_options(implementation, length) if usual is None else usual
     for _ in range(DRAWS):
         drawn = random_case(rng, implementation, dtype, STAGES[0])
         required = {name: value for name, value in drawn.options.items() if name in method.required_keywords}
-        usual = OPTIONS[method.name](length) if method.name in OPTIONS else {}
         required |= {name: value for name, value in usual.items() if name in (*method.required_keywords, *implementation.options)}
         dims = {letter: given.get(letter, size) for letter, size in drawn.dims.items()}
         arrays = {

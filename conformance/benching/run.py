@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from conformance.benching.calls import benched_case
+from conformance.benching.calls import benched_case, refuses, usual_options
+from conformance.benching.measuring import Kernel, measured
 from conformance.cases.case import Case, parse_case
 from conformance.certificate import environment
 from conformance.certify import Request, implementations
 from conformance.errors import UsageError
 from conformance.isolation.sandbox import Sandbox
 from conformance.registry import Implementation
+from oracle import METHODS
 from oracle.conditions import evaluate
 from oracle.readings import value
 
-__all__ = ["Bench", "Row", "bench", "document", "table"]
+__all__ = ["BASELINES", "Bench", "Progress", "Row", "bench", "check_request", "document", "table"]
 
 # Against which each backend's others are held, where the run does not name it.
 BASELINES = {"numpy": "numpy.standard", "torch": "torch.standard"}
 
 # The oracle is asked up to so many elements of its own evaluation.
 JUDGED_ELEMENTS = 1 << 22
-
-# A call that takes longer is not repeated.
-LONGEST_SECONDS = 20.0
 
 SETTINGS = ("heads", "kv_heads", "batch", "width", "dtype", "runs", "threads", "device")
 COLUMNS = (
@@ -58,6 +54,7 @@ class Bench:
         runs: measurements of each, taken in turns.
         threads: that the backends' products may use; 0 for their own choice.
         device: where torch runs.
+        options: values of options, as in the line of a case, for the methods that have them.
     """
 
     targets: tuple[str, ...] = ()
@@ -72,6 +69,7 @@ class Bench:
     runs: int = 7
     threads: int = 0
     device: str = "cpu"
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -116,31 +114,37 @@ class Row:
         return {**{name: getattr(self, name) for name in COLUMNS}, "case": self.case, "runs": self.runs}
 
 
-def bench(request: Bench, progress: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """Measure; rows come to ``progress`` as they are known, but for what compares them.
+Progress = Callable[[Row, int, int], None]
+
+
+def bench(request: Bench, progress: Progress = lambda row, done, total: None) -> list[Row]:
+    """Measure; rows come to ``progress`` as they are known, but for what compares them, with how many there are of how many.
 
     Raises:
         UsageError: a target cannot be loaded or takes no plain call, or a number is out of range.
     """
-    _check(request)
+    check_request(request)
     chosen = _chosen(request)
+    _check_options(request, chosen)
     sizes = {"b": request.batch, "h": request.heads, "g": request.kv_heads, "d": request.width, "e": request.width}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="attest-bench-") as folder:
         lengths, known = [], {}
         for length in request.lengths:
-            cases = {one.name: benched_case(one, request.dtype, length, sizes) for one in chosen}
+            options = {one.name: usual_options(one, length, request.options) for one in chosen}
+            cases = {one.name: benched_case(one, request.dtype, length, sizes, options[one.name]) for one in chosen}
             known.update({(name, str(case)): length for name, case in cases.items()})
             lengths.append({name: str(case) for name, case in cases.items()})
-        judged = [one.name for one in chosen]
-        for found in _measurements(request, chosen, lengths, judged, folder):
+        kernels = [Kernel(one.name, one.target, one.method, one.backend) for one in chosen]
+        for found in measured(kernels, lengths, runs=request.runs, threads=request.threads, device=request.device, outputs=folder):
             rows.append(_row(found, next(one for one in chosen if one.name == found["name"]), request, known[found["name"], found["case"]]))
-            progress(rows[-1])
+            progress(rows[-1], len(rows), len(chosen) * len(lengths))
     _compare(rows)
     return rows
 
 
-def _check(request: Bench) -> None:
+def check_request(request: Bench) -> None:
+    """Raise `UsageError` for what is out of range."""
     for name, least in (("heads", 1), ("kv_heads", 1), ("batch", 1), ("width", 1), ("runs", 1), ("threads", 0)):
         if getattr(request, name) < least:
             raise UsageError(f"{name.replace('_', '-')}={getattr(request, name)}, but should be at least {least}")
@@ -150,46 +154,32 @@ def _check(request: Bench) -> None:
         raise UsageError(f"heads={request.heads}, but should be a multiple of kv-heads={request.kv_heads}")
 
 
+def _check_options(request: Bench, chosen: Sequence[Implementation]) -> None:
+    """Every option must be one that something of the run takes; standard attention beside it need not."""
+    asked = [one for one in chosen if not request.targets or one.name not in BASELINES.values() or one.name in request.targets]
+    for name, text in request.options.items():
+        methods = [METHODS[one.method] for one in asked if name in METHODS[one.method].options]
+        if not methods:
+            raise UsageError(f"option={name!r}, but should be an option of a method that is measured (see 'attest explain METHOD')")
+        reasons = [refuses(method, name, text) for method in methods]
+        if all(reasons):
+            raise UsageError(reasons[0])
+
+
 def _chosen(request: Bench) -> list[Implementation]:
-    asked = Request(method=request.method, backend=request.backend, device=request.device)
-    if request.targets:
-        found = []
-        for target in dict.fromkeys(request.targets):
-            with Sandbox(device=request.device) as sandbox:
-                found += sandbox.load(target, method=request.method, backend=request.backend)
-    else:
-        found, _ = implementations(asked)
-    found = [one for one in found if request.dtype in one.dtypes]
-    if not found:
-        raise UsageError(f"no implementation fits the request in {request.dtype}, but at least one should")
-    for backend in dict.fromkeys(one.backend for one in found):
-        if backend in BASELINES and BASELINES[backend] not in {one.name for one in found}:
-            with Sandbox(device=request.device) as sandbox:
+    if not request.targets:
+        found, _ = implementations(Request(method=request.method, backend=request.backend, device=request.device))
+    with Sandbox(device=request.device) as sandbox:
+        if request.targets:
+            loaded = (sandbox.load(target, method=request.method, backend=request.backend) for target in dict.fromkeys(request.targets))
+            found = [one for own in loaded for one in own]
+        found = [one for one in found if request.dtype in one.dtypes]
+        if not found:
+            raise UsageError(f"no implementation fits the request in {request.dtype}, but at least one should")
+        for backend in dict.fromkeys(one.backend for one in found):
+            if backend in BASELINES and BASELINES[backend] not in {one.name for one in found}:
                 found = [*sandbox.load(BASELINES[backend]), *found]
     return found
-
-
-def _measurements(
-    request: Bench, chosen: Sequence[Implementation], lengths: list[dict[str, str]], judged: list[str], folder: str
-) -> Iterator[dict[str, Any]]:
-    asked = {
-        "targets": [{"name": one.name, "target": one.target, "method": one.method, "backend": one.backend} for one in chosen],
-        "lengths": lengths, "runs": request.runs, "threads": request.threads, "device": request.device, "longest": LONGEST_SECONDS,
-        "outputs": folder, "judged": judged,
-    }  # fmt: skip
-    threads = {name: str(request.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    variables = {**os.environ, **(threads if request.threads else {}), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-m", "conformance.benching.worker"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, text=True, env=variables, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None, "all are pipes"
-        process.stdin.write(json.dumps(asked))
-        process.stdin.close()
-        for line in process.stdout:
-            yield json.loads(line)
-        said = process.stderr.read().strip().splitlines()
-    if process.returncode:
-        raise UsageError(f"the measuring process ended with status {process.returncode}: {said[-1] if said else 'it said nothing'}")
 
 
 def _row(found: dict[str, Any], implementation: Implementation, request: Bench, length: int) -> Row:
@@ -232,23 +222,23 @@ def _quotient(above: float | None, below: float | None) -> float | None:
     return above / below if above and below else None
 
 
-def document(request: Bench, rows: Sequence[Row]) -> dict[str, Any]:
-    """The JSON document of a run."""
+def document(request: Bench, rows: Sequence[Row] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON document of a run: of implementations, or of a study."""
     return {
         "schema": 1,
-        "rows": [row.to_json() for row in rows],
-        "settings": {
-            name: getattr(request, name) for name in ("heads", "kv_heads", "batch", "width", "dtype", "runs", "threads", "device")
-        },
+        "rows": [row.to_json() if isinstance(row, Row) else dict(row) for row in rows],
+        "settings": {**{name: getattr(request, name) for name in SETTINGS}, "options": dict(request.options)},
         "environment": {**environment(), "machine": platform.machine(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None},
     }
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row] | Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(["" if (value := getattr(row, name)) is None else value for name in COLUMNS])
+    lines = [{name: getattr(row, name) for name in COLUMNS} if isinstance(row, Row) else row for row in rows]
+    columns = list(lines[0]) if lines else list(COLUMNS)
+    writer.writerow(columns)
+    for line in lines:
+        writer.writerow(["" if line[name] is None else line[name] for name in columns])
     return out.getvalue()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.diagnosis.weighing import keys_shown
 from conformance.judge import Judgement, compare
 
 __all__ = ["Picture", "picture_of"]
@@ -70,9 +71,12 @@ def picture_of(judgement: Judgement) -> Picture | None:
     top, left = _start(row, height), _start(column, width)
     shown = [plane[top : top + MOST, left : left + MOST].astype(np.float64) for plane in planes]
     letters = ("", "", *dims)[-2:]
+    weights = spec is specs[0] and len(letters) == 2 and keys_shown(case)
+    letters = (letters[0], "s") if weights else letters
     places = [f"{PLACES.get(letter, letter)} {at}" for letter, at in zip(dims, leading, strict=False)]
+    title = ", ".join(["weights of the keys" if weights else spec.name, *places])
     return Picture(
-        ", ".join([spec.name, *places]), str(case), (AXES.get(letters[0], letters[0]), AXES.get(letters[1], letters[1])),
+        title, str(case), (AXES.get(letters[0], letters[0]), AXES.get(letters[1], letters[1])),
         (top, left), (height, width), shown[0], shown[1], shown[2], _tiles(letters, case.tunables),
     )  # fmt: skip
 

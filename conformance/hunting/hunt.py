@@ -17,8 +17,10 @@ from conformance.cases.case import Case
 from conformance.cases.features import features
 from conformance.cases.strategies import random_case
 from conformance.diagnosis.diagnose import Diagnosis, diagnose
+from conformance.diagnosis.evidence import NUMERICAL
 from conformance.diagnosis.pictures import Picture, picture_of
 from conformance.diagnosis.trigger import Trigger
+from conformance.diagnosis.weighing import weighing
 from conformance.examine import Clock, Examiner
 from conformance.hunting.refusals import refused, simplest_case
 from conformance.hunting.search import Effort, Search
@@ -60,7 +62,8 @@ class HuntResult:
         near_ties: rows, in cases that passed, in which a discrete decision had several legitimate outcomes.
         widened: rows of these that had too many to judge each: they were judged by a wider budget.
         ratios: worst error over budget of every case that passed.
-        pictures: of the case that was found, and of the smallest one, where what came of them could be compared.
+        pictures: of the case that was found, of the smallest one, and of the first with values that show its weights, where what came of
+            them could be compared.
     """
 
     verdict: str
@@ -198,9 +201,20 @@ class Hunt:
         result = self._result("refuted", 0.0)
         result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         smallest = self.examiner.examine(diagnosis.finding.case)
-        failing = [judgement, *([smallest] if smallest.case != judgement.case else [])]
+        weighed = self._weighed(judgement) if self.effort.diagnose else []
+        failing = [judgement, *([smallest] if smallest.case != judgement.case else []), *weighed]
         result.pictures = [picture for one in failing if (picture := picture_of(one)) is not None]
         return result
+
+    def _weighed(self, judgement: Judgement) -> list[Judgement]:
+        """The same call with values that make its output its weights, where these are wrong, too."""
+        if judgement.finding is None or judgement.finding.kind not in NUMERICAL:
+            return []
+        case = weighing(judgement.case)
+        if case is None or case == judgement.case or not self.implementation.admits(case.facts()):
+            return []
+        weighed = self.examiner.examine(case)
+        return [weighed] if weighed.finding is not None and weighed.outputs else []
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
         return HuntResult(

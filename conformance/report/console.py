@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,9 +28,13 @@ from oracle.catalogue import Method
 
 if TYPE_CHECKING:
     from conformance.benching.run import Row
+    from conformance.claims.verdicts import Examined
     from conformance.doctor import Check
 
-__all__ = ["Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_judgement", "show_list", "show_method"]
+__all__ = [
+    "Display", "Measuring", "show_bench", "show_certificate", "show_checks", "show_claims", "show_judgement", "show_list", "show_method",
+    "show_table",
+]
 
 COLOURS = {"certified": "bold green", "refuted": "bold red", "inconclusive": "bold yellow", "error": "bold magenta"}
 
@@ -216,10 +220,10 @@ class Measuring:
     def __init__(self) -> None:
         errors = _console(to_stderr=True)
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=errors, transient=True,
-            disable=not errors.is_terminal,
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors,
+            transient=True, disable=not errors.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("measuring")
+        self._task = self._progress.add_task("measuring", total=None)
 
     def __enter__(self) -> Measuring:
         self._progress.start()
@@ -228,9 +232,13 @@ class Measuring:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
-    def progress(self, row: Row) -> None:
-        """Say what was measured last."""
-        self._progress.update(self._task, description=f"measured {escape(row.name)} at {row.length}")
+    def progress(self, row: Row, done: int, total: int) -> None:
+        """Say what was measured last, as the `done`-th of `total`."""
+        self.step(f"{row.name} at {row.length}", done, total)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Say what was done last."""
+        self._progress.update(self._task, description=f"measured {escape(what)}", completed=done, total=total)
 
 
 def show_bench(rows: Sequence[Row]) -> None:
@@ -257,6 +265,38 @@ def show_bench(rows: Sequence[Row]) -> None:
         "half as many tokens; speed: of standard attention of the same backend over this; MiB: growth of memory in use during a call, as "
         "the system counts it; relative error: Frobenius norm against the oracle, where it is asked. Another load moves all times."
     )
+
+
+def show_table(table: Sequence[Mapping[str, Any]], note: str = "") -> None:
+    """A table of any columns, numbers to four digits, and what they mean."""
+    shown = Table(box=None, pad_edge=False)
+    for name in table[0] if table else ():
+        shown.add_column(name, justify="left" if isinstance(table[0][name], str) else "right", overflow="fold")
+    for row in table:
+        shown.add_row(*(escape(value if isinstance(value, str) else "" if value is None else f"{value:.4g}") for value in row.values()))
+    out = Console(highlight=False, emoji=False, width=None if Console().is_terminal else 200)
+    out.print(shown)
+    if note:
+        out.print(escape(note))
+
+
+def show_claims(examined: Sequence[Examined]) -> None:
+    """The verdict of each claim, the numbers that it rests on, and what there is to say of it."""
+    from conformance.claims.document import figure_of, shown
+
+    colours = {"reproduced": "certified", "not reproduced": "refuted", "reproduced in part": "inconclusive", "cannot run here": "error"}
+    out = _console()
+    for one in examined:
+        out.print(f"[{COLOURS[colours[one.verdict]]}]{one.verdict.upper():18}[/] {one.claim.name}: {escape(one.claim.statement)}")
+        out.print(f"  published  {escape(figure_of(one.claim))} ({escape(one.claim.source)})")
+        for each, agrees in zip(one.measurements, one.agreeing, strict=True):
+            word = {True: "agrees", False: "disagrees", None: "beside"}[agrees]
+            out.print(f"  {word:10} {escape(shown(one.claim, each))}")
+        for word, text in (("lacks", one.reason), ("remark", one.claim.remark)):
+            if text:
+                out.print(f"  {word:10} {escape(text)}")
+    counts = Counter(one.verdict for one in examined)
+    out.print(", ".join(f"[{COLOURS[colours[verdict]]}]{count} {verdict}[/]" for verdict, count in counts.items()))
 
 
 def _figure(value: float | None, factor: float, form: str, unit: str = "") -> str:

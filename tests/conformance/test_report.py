@@ -17,6 +17,7 @@ from conformance.cases import parse_case
 from conformance.certificate import Certificate
 from conformance.cli import main
 from conformance.diagnosis.pictures import MOST, picture_of
+from conformance.diagnosis.weighing import keys_shown, weighing
 from conformance.hunting.hunt import HuntResult
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
@@ -166,3 +167,42 @@ def test_a_browser_shows_it_without_an_error(tmp_path, certificates):
     if certificates:  # written by the script
         assert re.search(r'id="shown" role="status">(\d+) of \1 implementations<', done.stdout)
     assert Path(path).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "dims", "possible"),
+    [
+        ("attention float32 b=1 h=2 l=3 d=4 g=1 s=9 e=5 causal=True q=ones(0) k=normal(1) v=normal(2)@strided calls=warm", {"e": 9}, True),
+        ("retention float32 b=1 h=1 l=6 d=2 e=4 q=normal(0) k=normal(1) v=normal(2) decay=decays(0)", {"e": 6}, True),
+        ("attention float32 b=1 h=1 l=3 d=4 g=1 s=1 e=5 q=normal(0) k=normal(1) v=normal(2)", {}, False),
+        ("attention float32 b=1 h=1 l=3 d=4 g=1 s=500 e=5 q=normal(0) k=normal(1) v=normal(2)", {}, False),
+        ("rotary_embedding float32 b=1 h=1 l=3 d=4 x=normal(0) positions=from_zero(0)", {}, False),
+    ],
+)
+def test_a_call_can_be_made_to_show_its_weights(line, dims, possible):
+    case = parse_case(line)
+    shown = weighing(case)
+    assert (shown is not None) is possible
+    assert not keys_shown(case)
+    if shown is not None:
+        assert shown.dims == {**case.dims, **dims}
+        assert str(shown.arrays["v"]) == "one_hot(0)"
+        assert shown.arrays["k"] == case.arrays["k"] and not shown.warm and keys_shown(shown)
+
+
+def test_the_weights_of_a_refuted_kernel_are_drawn_as_they_are_and_should_be(tmp_path):
+    kernel = tmp_path / "top_left.py"
+    kernel.write_text(
+        "import numpy as np\n\n\ndef attend(q, k, v, *, causal=False):\n"
+        "    logits = q @ np.swapaxes(np.repeat(k, q.shape[1] // k.shape[1], 1), -1, -2) / np.float32(q.shape[-1]) ** 0.5\n"
+        "    weights = np.exp(logits - logits.max(-1, keepdims=True, initial=-1e30))\n"
+        "    weights = weights / weights.sum(-1, keepdims=True) if not causal else np.where(np.tri(*logits.shape[-2:]), weights, 0)\n"
+        "    return weights @ np.repeat(v, q.shape[1] // k.shape[1], 1)\n"
+    )
+    out = tmp_path / "report.html"
+    command = ["certify", f"{kernel}:attend", "--method", "attention", "--dtype", "float32", "--max-examples", "80", "--html", str(out)]
+    done = CliRunner().invoke(main, [*command, "--database", "none", "--restrict", "s > 1"])
+    assert done.exit_code == 1, done.output
+    text = out.read_text()
+    assert "weights of the keys" in text
+    assert re.search(r"<title>query \d+, key \d+: ", text)

@@ -1,0 +1,1 @@
+"""``attest claims``: published figures, each looked into on this machine."""

@@ -1,0 +1,1 @@
+"""``attest guide``: which method to take, by context length, task, memory and quality."""

@@ -1,0 +1,1 @@
+"""``attest show``: pictures of what a method means."""
