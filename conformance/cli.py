@@ -65,8 +65,8 @@ def _declarations(command: Command) -> Command:
         click.option("--option", "options", metavar="NAME", multiple=True, help="That it supports, where **kwargs does not tell."),
         click.option("--convention", "conventions", metavar="NAME=VALUE", multiple=True, help="Such as causal_alignment=top-left."),
         click.option("--contract", metavar="C|infer", help="Precision contract; by default the one named like the dtype."),
-        click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs."),
-        click.option("--backend", help="Whose arrays it takes: numpy or torch."),
+        click.option("--device", default="cpu", show_default=True, help="Where PyTorch or JAX runs."),
+        click.option("--backend", help="Whose arrays it takes: numpy, torch or jax."),
         click.option("--method", help="The method that it implements, as in 'attest list', or path/file.py:name of your own."),
         click.option("--no-isolation", is_flag=True, help="Run it in this process, for a debugger."),
     ):  # fmt: skip
@@ -206,7 +206,7 @@ def explain(method: str) -> None:
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--runs", type=int, default=7, show_default=True, help="Measurements of each, taken in turns.")
 @click.option("--threads", type=int, default=0, show_default=True, help="That products may use; 0 for the backend's own choice.")
-@click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs.")
+@click.option("--device", default="cpu", show_default=True, help="Where PyTorch or JAX runs.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write all that was measured.")
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the table.")
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write plots: .svg, .png or .pdf.")
@@ -255,13 +255,13 @@ def _request(
     from conformance.certify import Request
     from conformance.errors import UsageError
     from conformance.hunting.search import Effort
+    from conformance.isolation.backends import backend_named
     from conformance.methods import load_installed, resolve_method
-    from conformance.registry import BACKENDS
 
     load_installed()
     method = None if method is None else resolve_method(method)
-    if backend is not None and backend not in BACKENDS:
-        raise UsageError(f"backend={backend!r}, but should be one of {', '.join(BACKENDS)}")
+    if backend is not None:
+        backend_named(backend)
     pairs = {}
     for text in conventions:
         name, equals, value = text.partition("=")

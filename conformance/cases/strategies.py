@@ -75,10 +75,10 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
     if not case.consistent:
         return None
-    if implementation.admits(case.facts()):
+    if implementation.strided and implementation.admits(case.facts()):
         return case
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
-    contiguous = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
+    contiguous = case.contiguous()
     return contiguous if implementation.admits(contiguous.facts()) else None
 
 

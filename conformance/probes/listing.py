@@ -67,4 +67,5 @@ def listed_case(line: str, implementation: Implementation, dtype: str, given_tun
         given.setdefault("e", given["d"])
     case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))
     tunables = {name: TILES.get(tunable.kind) or tunable.choices[0] for name, tunable in implementation.tunables.items()}
-    return replace(case, tunables={**tunables, **(given_tunables or {})})
+    case = replace(case, tunables={**tunables, **(given_tunables or {})})
+    return case if implementation.strided else case.contiguous()
