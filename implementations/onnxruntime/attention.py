@@ -1,4 +1,7 @@
-"""Adapters to the attention operators that ONNX Runtime runs on the CPU: the standard's, and three of com.microsoft.
+"""Adapters to the attention operators that ONNX Runtime runs on the CPU: the standard's, and two of com.microsoft.
+
+The third, com.microsoft Attention, projects its input itself: whatever picks queries, keys and values out of it multiplies a NaN by
+zeros, so that one would spread in the adapter and tell nothing of the operator. Its attention is that of MultiHeadAttention.
 
 Shapes: q (B, Hq, Lq, D), k (B, Hkv, Lk, D), v (B, Hkv, Lk, Dv) -> (B, Hq, Lq, Dv). The specifications: https://onnx.ai/onnx/operators/
 and https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
@@ -13,20 +16,23 @@ import numpy as np
 from conformance import register
 from implementations.onnxruntime.sessions import MICROSOFT, Array, run_node
 
-__all__ = ["attention_23", "attention_24", "group_query_attention", "multi_head_attention", "packed_attention"]
+__all__ = ["attention_23", "attention_24", "group_query_attention", "multi_head_attention"]
 
 SAME_HEADS = {"h == g": "multi-head attention has no grouped heads"}
 SCALE = {"scale is None or scale != 0": "a scale of 0 is taken for none, and 1 / sqrt(D) used instead"}
 LAST_QUERY = {"not causal or l >= s": "unidirectional masks no key from the last query, be there fewer queries than keys"}
 
 
-def _mask(mask: Array | None, bias: Array | None) -> Array | None:
+def _mask(q: Array, k: Array, mask: Array | None, bias: Array | None) -> Array | None:
     """Mask and bias as the one that the operator takes: bool, True = may attend, or a float that is added to the logits.
 
-    ONNX Runtime 1.32 refuses one of fewer than two axes, although the standard lets any shape broadcast.
+    The standard lets any shape broadcast; ONNX Runtime 1.32 refuses one that does not name every query and every key.
     """
     one = bias if mask is None else mask if bias is None else np.where(mask, bias, bias.dtype.type(-np.inf))
-    return None if one is None else one.reshape((1,) * (4 - one.ndim) + one.shape)
+    if one is None:
+        return None
+    full = np.broadcast_shapes(one.shape, (1, 1, q.shape[2], k.shape[2]))
+    return np.ascontiguousarray(np.broadcast_to(one, full))
 
 
 def _standard(
@@ -34,7 +40,7 @@ def _standard(
     scale: float | None,
 ) -> Array:  # fmt: skip
     attributes = {"is_causal": int(causal), "softcap": softcap, "scale": scale}
-    return run_node("Attention", [q, k, v, _mask(mask, bias)], ["Y"], attributes, opset)[0]
+    return run_node("Attention", [q, k, v, _mask(q, k, mask, bias)], ["Y"], attributes, opset)[0]
 
 
 @register(
@@ -117,31 +123,10 @@ def multi_head_attention(
 @register(
     "attention",
     backend="numpy",
-    name="onnxruntime.packed_attention",
-    dtypes=("float32",),
-    restrictions={
-        **SAME_HEADS, **SCALE, "l == s": "queries, keys and values are projected from the same tokens", "d == e": "and have one width",
-    },
-    description="com.microsoft Attention, projections that only pick",
-)
-def packed_attention(
-    q: Array, k: Array, v: Array, *, bias: Array | None = None, causal: bool = False, scale: float | None = None
-) -> Array:
-    """The operator projects one input to queries, keys and values: these side by side, each picked by an identity."""
-    heads, width = q.shape[1], q.shape[1] * q.shape[3]
-    tokens = np.concatenate([_packed(x) for x in (q, k, v)], axis=2)
-    added = None if bias is None else np.ascontiguousarray(np.broadcast_to(bias, (*q.shape[:3], k.shape[2])))
-    attributes = {"num_heads": heads, "unidirectional": int(causal), "scale": scale}
-    inputs = [tokens, np.eye(3 * width, dtype=q.dtype), np.zeros(3 * width, dtype=q.dtype), None, None, added]
-    return _unpacked(run_node("Attention", inputs, ["output"], attributes, 23, MICROSOFT)[0], heads, v.shape[3])
-
-
-@register(
-    "attention",
-    backend="numpy",
     name="onnxruntime.group_query_attention",
     dtypes=("float32", "float16"),
     restrictions={
+        **SCALE,
         "causal": "it is always causal",
         "d % 8 == 0": "the width of a head must be a multiple of 8",
         "0 < l and l <= s": "the keys before the queries are its cache",
