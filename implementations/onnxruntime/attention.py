@@ -49,6 +49,7 @@ def _standard(
     name="onnxruntime.attention_23",
     dtypes=("float32", "float16"),
     conventions={"causal_alignment": "top-left"},
+    restrictions={"scale is None or scale > 0": "a scale must be greater than 0"},
     description="ai.onnx Attention of opset 23",
 )
 def attention_23(
@@ -72,6 +73,7 @@ def attention_23(
     name="onnxruntime.attention_24",
     dtypes=("float32", "float16"),
     conventions={"causal_alignment": "top-left"},
+    restrictions={"scale is None or scale > 0": "a scale must be greater than 0"},
     description="ai.onnx Attention of opset 24",
 )
 def attention_24(
@@ -127,6 +129,7 @@ def multi_head_attention(
     dtypes=("float32", "float16"),
     restrictions={
         **SCALE,
+        "b > 0": "an empty batch ends the process by SIGFPE (ONNX Runtime 1.32)",
         "causal": "it is always causal",
         "d % 8 == 0": "the width of a head must be a multiple of 8",
         "0 < l and l <= s": "the keys before the queries are its cache",
