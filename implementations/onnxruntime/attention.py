@@ -20,6 +20,7 @@ __all__ = ["attention_23", "attention_24", "group_query_attention", "multi_head_
 
 SAME_HEADS = {"h == g": "multi-head attention has no grouped heads"}
 SCALE = {"scale is None or scale != 0": "a scale of 0 is taken for none, and 1 / sqrt(D) used instead"}
+NOT_EMPTY = {"scale is None or scale > 0": "a scale must be greater than 0", "b > 0 and l > 0 and s > 0": "no length may be 0"}
 LAST_QUERY = {"not causal or l >= s": "unidirectional masks no key from the last query, be there fewer queries than keys"}
 
 
@@ -49,7 +50,7 @@ def _standard(
     name="onnxruntime.attention_23",
     dtypes=("float32", "float16"),
     conventions={"causal_alignment": "top-left"},
-    restrictions={"scale is None or scale > 0": "a scale must be greater than 0"},
+    restrictions=NOT_EMPTY,
     description="ai.onnx Attention of opset 23",
 )
 def attention_23(
@@ -73,7 +74,7 @@ def attention_23(
     name="onnxruntime.attention_24",
     dtypes=("float32", "float16"),
     conventions={"causal_alignment": "top-left"},
-    restrictions={"scale is None or scale > 0": "a scale must be greater than 0"},
+    restrictions=NOT_EMPTY,
     description="ai.onnx Attention of opset 24",
 )
 def attention_24(
