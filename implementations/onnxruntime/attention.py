@@ -21,6 +21,8 @@ __all__ = ["attention_23", "attention_24", "group_query_attention", "multi_head_
 SAME_HEADS = {"h == g": "multi-head attention has no grouped heads"}
 SCALE = {"scale is None or scale != 0": "a scale of 0 is taken for none, and 1 / sqrt(D) used instead"}
 NOT_EMPTY = {"scale is None or scale > 0": "a scale must be greater than 0", "b > 0 and l > 0 and s > 0": "no length may be 0"}
+# The standard: without softmax_precision the softmax has the precision of Q and K. On the CPU, 1.32 gives it that in any case.
+SOFTMAX_IN_STORAGE = "float16-full"
 LAST_QUERY = {"not causal or l >= s": "unidirectional masks no key from the last query, be there fewer queries than keys"}
 
 
@@ -49,6 +51,7 @@ def _standard(
     backend="numpy",
     name="onnxruntime.attention_23",
     dtypes=("float32", "float16"),
+    contract=SOFTMAX_IN_STORAGE,
     conventions={"causal_alignment": "top-left"},
     restrictions=NOT_EMPTY,
     description="ai.onnx Attention of opset 23",
@@ -73,6 +76,7 @@ def attention_23(
     backend="numpy",
     name="onnxruntime.attention_24",
     dtypes=("float32", "float16"),
+    contract=SOFTMAX_IN_STORAGE,
     conventions={"causal_alignment": "top-left"},
     restrictions=NOT_EMPTY,
     description="ai.onnx Attention of opset 24",
