@@ -16,6 +16,7 @@ from conformance.accuracy import OwnError, own_errors
 from conformance.diagnosis.trigger import Trigger
 from conformance.errors import UsageError
 from conformance.hunting.hunt import HuntResult
+from conformance.isolation.backends import BACKENDS
 from conformance.judge import Finding
 from conformance.methods import reference_of
 from conformance.registry import Implementation
@@ -157,7 +158,7 @@ def replay_line(implementation: Implementation, finding: Finding) -> str:
 def environment() -> dict[str, Any]:
     """What the verdicts were reached with."""
     packages: dict[str, str | None] = {}
-    for package in ("attest-attention", "numpy", "ml_dtypes", "torch", "hypothesis"):
+    for package in ("attest-attention", "ml_dtypes", "hypothesis", *(name for backend in BACKENDS.values() for name in backend.packages)):
         try:
             packages[package] = version(package)
         except PackageNotFoundError:

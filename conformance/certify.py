@@ -11,6 +11,7 @@ from conformance.errors import UsageError
 from conformance.hunting.hunt import Hunt, HuntResult
 from conformance.hunting.memory import Memory
 from conformance.hunting.search import LEAST_SHARE, Effort
+from conformance.isolation.backends import BACKENDS
 from conformance.isolation.sandbox import InProcess, Limits, Sandbox, WorkerDied
 from conformance.registry import Implementation
 from oracle.conditions import ConditionError
@@ -32,7 +33,7 @@ class Request:
         dtypes: instead of the declared ones.
         contract: instead of the declared one; ``infer`` for the tightest that holds.
         options, conventions, restrictions, layout: declared on top.
-        device: where torch runs.
+        device: where torch or jax runs.
         effort: of each hunt.
         database: folder or Redis address that remembers failing cases from run to run; None for none.
         isolated: whether implementations run in a process of their own.
@@ -104,6 +105,10 @@ def registered_targets(request: Request, watcher: Watcher) -> list[str]:
     fitting, problems = implementations(request)
     for source, reason in problems:
         watcher.unloadable(source, reason)
+    for implementation in fitting:
+        if not implementation.optional and not implementation.runs_on(request.device):
+            watcher.unloadable(implementation.name, _elsewhere(implementation, request.device))
+    fitting = [implementation for implementation in fitting if implementation.runs_on(request.device)]
     if all(implementation.optional for implementation in fitting):
         filters = " and ".join(f"{name}={value!r}" for name in ("method", "backend") if (value := getattr(request, name)) is not None)
         raise UsageError(f"no registered implementation has {filters or 'loaded'}, but one should (see 'attest list')")
@@ -156,6 +161,8 @@ def _certify_loaded(
     request: Request, target: str, implementation: Implementation, sandbox: Sandbox, watcher: Watcher
 ) -> Iterator[Certificate]:
     try:
+        if not implementation.runs_on(request.device):
+            raise UsageError(f"{target} {_elsewhere(implementation, request.device)}")
         declared = _declared(request, implementation)
     except UsageError as error:
         yield Certificate(target, error=str(error))
@@ -163,6 +170,12 @@ def _certify_loaded(
     for dtype in dict.fromkeys(request.dtypes or declared.dtypes):
         watcher.started(declared, dtype)
         yield _hunt(request, target, declared, dtype, sandbox, watcher)
+
+
+def _elsewhere(implementation: Implementation, device: str) -> str:
+    """Why an implementation does not run on a device."""
+    devices = implementation.devices or BACKENDS[implementation.backend].devices
+    return f"runs on {' or '.join(devices)}, not on {device}: --device {devices[0]}"
 
 
 def _declared(request: Request, implementation: Implementation) -> Implementation:

@@ -90,8 +90,8 @@ def _declarations(command: Command) -> Command:
         click.option("--option", "options", metavar="NAME", multiple=True, help="That it supports, where **kwargs does not tell."),
         click.option("--convention", "conventions", metavar="NAME=VALUE", multiple=True, help="Such as causal_alignment=top-left."),
         click.option("--contract", metavar="C|infer", help="Precision contract; by default the one named like the dtype."),
-        click.option("--device", default="cpu", show_default=True, help="Where PyTorch runs."),
-        click.option("--backend", help="Whose arrays it takes: numpy or torch."),
+        click.option("--device", default="cpu", show_default=True, help="Where PyTorch or JAX runs."),
+        click.option("--backend", help="Whose arrays it takes: numpy, torch or jax."),
         click.option("--method", help="The method that it implements, as in 'attest list', or path/file.py:name of your own."),
         click.option("--no-isolation", is_flag=True, help="Run it in this process, for a debugger."),
     ):  # fmt: skip
@@ -263,13 +263,13 @@ def _request(
     from conformance.certify import Request
     from conformance.errors import UsageError
     from conformance.hunting.search import Effort
+    from conformance.isolation.backends import backend_named
     from conformance.methods import load_installed, resolve_method
-    from conformance.registry import BACKENDS
 
     load_installed()
     method = None if method is None else resolve_method(method)
-    if backend is not None and backend not in BACKENDS:
-        raise UsageError(f"backend={backend!r}, but should be one of {', '.join(BACKENDS)}")
+    if backend is not None:
+        backend_named(backend)
     pairs = {}
     for text in conventions:
         name, equals, value = text.partition("=")

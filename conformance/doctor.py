@@ -12,6 +12,7 @@ from typing import Any
 
 from conformance.certify import Request, implementations
 from conformance.errors import UsageError
+from conformance.isolation.backends import BACKENDS
 from conformance.isolation.sandbox import Sandbox
 from conformance.loading import lacking
 from conformance.settings import project_settings
@@ -22,11 +23,16 @@ __all__ = ["Check", "examine"]
 PACKAGES = {
     "numpy": "oracle, judge and the numpy backend",
     "ml_dtypes": "bfloat16 arrays in NumPy",
-    "torch": "the torch backend: pip install 'attest-attention[torch]'",
+    **{name: f"the {name} backend: pip install 'attest-attention[{name}]'" for name in BACKENDS if name != "numpy"},
+    "onnxruntime": "the operators of ONNX Runtime: pip install 'attest-attention[onnxruntime]'",
     "python-flint": "rigorous enclosures (tests only): pip install 'attest-attention[enclosure]'",
     "pytest": "the plugin: pip install pytest",
 }
-OPTIONAL = ("torch", "python-flint", "pytest")
+NEEDED = ("numpy", "ml_dtypes")
+
+
+# The usual devices of a backend; others are asked for by name.
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,10 @@ def examine() -> Iterator[Check]:
         try:
             yield Check(package, True, version(package))
         except PackageNotFoundError:
-            yield Check(package, None if package in OPTIONAL else False, f"not installed; it serves {purpose}")
-    for device in ("cpu", "cuda"):
-        yield _device(device)
+            yield Check(package, False if package in NEEDED else None, f"not installed; it serves {purpose}")
+    for backend in BACKENDS.values():
+        for device in [device for device in DEVICES if device in backend.devices and backend.name != "numpy"]:
+            yield _device(backend.name, device)
     yield _settings()
     yield from _implementations()
 
@@ -62,12 +69,12 @@ def nothing(q: Any, k: Any, v: Any) -> Any:
     """A function that the worker can load as a kernel of any backend; it is never called."""
 
 
-def _device(device: str) -> Check:
-    """Whether the torch backend can run on a device: the worker is asked, as PyTorch is never imported here."""
-    name = f"torch on {device}"
+def _device(backend: str, device: str) -> Check:
+    """Whether a backend can run on a device: the worker is asked, as no backend but NumPy is ever imported here."""
+    name = f"{backend} on {device}"
     try:
         with Sandbox(device=device) as sandbox:
-            sandbox.load(f"{__name__}:{nothing.__name__}", method="attention", backend="torch")
+            sandbox.load(f"{__name__}:{nothing.__name__}", method="attention", backend=backend)
     except UsageError as error:
         return Check(name, None, str(error))
     return Check(name, True, "can be used")
@@ -91,6 +98,9 @@ def _implementations() -> Iterator[Check]:
     for backend in sorted({implementation.backend for implementation in found}):
         own = [implementation for implementation in found if implementation.backend == backend]
         yield Check(f"{backend} implementations", True, f"{len(own)} of {len({one.method for one in own})} methods")
+    for implementation in found:
+        if not implementation.runs_on("cpu"):
+            yield Check(implementation.name, None, f"left out on the CPU: runs on {' or '.join(implementation.devices)}")
     for source, reason in problems:
         yield Check(source, None, f"cannot be loaded: {reason}")
     for lack in lacking():

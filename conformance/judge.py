@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import Case
+from conformance.isolation.backends import BACKENDS
 from conformance.isolation.calling import Output, Response
 from conformance.registry import Implementation
 from conformance.serving.accounts import PageError
@@ -212,7 +213,7 @@ class Judge:
             return Finding("type", case, f"returned {response.count} outputs, but should return {number}: ({wanted})")
         for spec, output in zip(names, response.outputs, strict=False):
             shape, dtypes = case.stored_shape(spec), case.output_dtypes(spec)
-            arrays = "torch.Tensor" if self.implementation.backend == "torch" else "numpy.ndarray"
+            arrays = BACKENDS[self.implementation.backend].array
             if output.type is not None:
                 return Finding("type", case, f"{spec.name} is a {output.type}, but should be a {arrays}")
             if output.shape != shape:

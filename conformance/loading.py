@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from conformance.errors import UsageError
+from conformance.isolation.backends import BACKENDS
 from conformance.parameters import fits_by_name, parameters_of
 from conformance.registry import Registration, describe, registered
 from conformance.serving.driver import is_cache
@@ -104,8 +105,8 @@ def load(target: str, *, method: str | None = None, backend: str | None = None) 
         target: a registered name, ``package.module:function``, ``path/file.py:function``, or a module or file that
             registers some.
         method: of a function that is not registered; by default the one whose name or arguments it has.
-        backend: of a function that is not registered; by default torch where its module, its own type or what it wraps comes
-            from there.
+        backend: of a function that is not registered; by default the one that its module, its own type or what it wraps comes
+            from, numpy where that is none.
 
     Raises:
         UsageError: the target cannot be loaded or does not fit; the message says why.
@@ -297,7 +298,10 @@ def _infer_backend(function: Callable[..., Any], module: ModuleType) -> str:
         function = function.func
     own = sys.modules.get(getattr(function, "__module__", None) or "", module)
     values = [*vars(module).values(), *vars(own).values(), *type(function).__mro__]
-    return "torch" if any(_origin(value).partition(".")[0] == "torch" for value in values) else "numpy"
+    origins = {_origin(value).partition(".")[0] for value in values}
+    # What takes tensors or JAX's arrays often imports NumPy as well.
+    foreign = (name for name, backend in BACKENDS.items() if name != "numpy" and not origins.isdisjoint(backend.packages))
+    return next(foreign, "numpy")
 
 
 def _origin(value: Any) -> str:

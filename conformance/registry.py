@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from conformance.cases.case import condition_names
 from conformance.errors import UsageError
+from conformance.isolation.backends import BACKENDS, backend_named
 from conformance.parallel.driver import WORLD_SIZES, RankDriver, is_per_rank
 from conformance.parameters import taken, unset_in_words
 from conformance.serving.driver import CacheDriver
@@ -22,7 +23,6 @@ from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, PrecisionContract, contract_for
 
 __all__ = [
-    "BACKENDS",
     "CALLING_CONVENTIONS",
     "Implementation",
     "Registration",
@@ -36,8 +36,6 @@ __all__ = [
     "world_sizes",
     "zigzag_orders",
 ]
-
-BACKENDS = ("numpy", "torch")
 
 # Conventions of how arguments are passed rather than of what they mean; every method with such an argument has them.
 CALLING_CONVENTIONS = {"mask_polarity": ("allow", "block"), "mask_type": ("bool", "additive")}
@@ -88,6 +86,7 @@ class Implementation:
         description: one line.
         remarks: sentences on what is not judged because of what it is.
         optional: whether it stands behind an extra of the package that registers it, so that only who names it means it.
+        devices: kinds of devices that it runs on, where these are not all of its backend.
     """
 
     name: str
@@ -106,6 +105,21 @@ class Implementation:
     description: str = ""
     remarks: tuple[str, ...] = ()
     optional: bool = False
+    devices: tuple[str, ...] = ()
+
+    @property
+    def strided(self) -> bool:
+        """Whether its arrays may lie in memory in any order and with gaps."""
+        return BACKENDS[self.backend].strided
+
+    @property
+    def compiles(self) -> bool:
+        """Whether each new shape costs a compilation."""
+        return BACKENDS[self.backend].compiles
+
+    def runs_on(self, device: str) -> bool:
+        """Whether it runs on a device such as ``cuda:1``."""
+        return device.partition(":")[0] in (self.devices or BACKENDS[self.backend].devices)
 
     def precision(self, dtype: str) -> PrecisionContract:
         """The contract under which it is judged for a dtype."""
@@ -135,6 +149,9 @@ class Implementation:
         if self.any_keyword and hidden:
             judged = f"with {', '.join(self.options)} and " if self.options else ""
             notes.append(f"takes **kwargs: judged {judged}without {', '.join(hidden)}; declare what it supports with --option NAME")
+        if not self.strided:
+            array = BACKENDS[self.backend].array
+            notes.append(f"memory layouts are not varied: a {array} has no strides, and nothing can write to it")
         return [*notes, *self.remarks]
 
     def to_json(self) -> dict[str, Any]:
@@ -145,7 +162,7 @@ class Implementation:
     def from_json(cls, data: Mapping[str, Any]) -> Implementation:
         """Undo `to_json`."""
         tunables = {name: Tunable(tunable["kind"], tuple(tunable["choices"])) for name, tunable in data["tunables"].items()}
-        listed = {name: tuple(data[name]) for name in ("dtypes", "options", "remarks")}
+        listed = {name: tuple(data[name]) for name in ("dtypes", "options", "remarks", "devices")}
         return cls(**{**data, **listed, "tunables": tunables})
 
     def declaring(
@@ -212,6 +229,7 @@ def register(
     conventions: Mapping[str, str] | None = None,
     restrictions: Mapping[str, str] | None = None,
     layout: str | None = None,
+    devices: tuple[str, ...] = (),
     description: str = "",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as an implementation of a method.
@@ -221,7 +239,7 @@ def register(
 
     Args:
         method: name of the method, as in ``attest list``.
-        backend: ``numpy`` or ``torch``: whose arrays it takes and returns.
+        backend: ``numpy``, ``torch`` or ``jax``: whose arrays it takes and returns.
         name: unique; the module and the function's name by default.
         dtypes: storage dtypes to certify by default.
         contract: precision contract; by default the one named like the dtype.
@@ -230,6 +248,7 @@ def register(
         conventions: declared meanings, such as ``{"causal_alignment": "top-left"}``.
         restrictions: condition -> reason, such as ``{"s > 0": "empty keys raise"}``; ``attest explain`` lists the names.
         layout: order of the axes of its arrays, such as ``"b l h d"``.
+        devices: kinds of devices that it runs on, such as ``("cuda",)``; by default every one of the backend. It is left out elsewhere.
         description: one line for ``attest list``.
 
     Raises:
@@ -243,7 +262,7 @@ def register(
         implementation = describe(
             function, method=method, backend=backend, name=name or target.replace(":", "."), target=target, tunables=tunables,
         )  # fmt: skip
-        implementation = replace(implementation, dtypes=tuple(dtypes), description=description)
+        implementation = replace(implementation, dtypes=tuple(dtypes), devices=tuple(devices), description=description)
         implementation = implementation.declaring(
             options=options, conventions=conventions, restrictions=restrictions, layout=layout, contract=contract
         )
@@ -312,8 +331,10 @@ def _method(name: str) -> Method:
 
 def _check(implementation: Implementation) -> None:
     method = _method(implementation.method)
-    if implementation.backend not in BACKENDS:
-        raise UsageError(f"backend={implementation.backend!r}, but should be one of {', '.join(BACKENDS)}")
+    known = backend_named(implementation.backend).devices
+    for device in implementation.devices:
+        if device not in known:
+            raise UsageError(f"device={device!r}, but should be one of {', '.join(known)} for the backend {implementation.backend}")
     for dtype in implementation.dtypes:
         if dtype not in FORMATS:
             raise UsageError(f"dtype={dtype!r}, but should be one of {', '.join(FORMATS)}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from oracle.catalogue import method
-from oracle.readings.ops import as_operand, logarithm, number, shifted_exponentials
+from oracle.readings.ops import as_operand, constants, logarithm, number, shifted_exponentials
 
 __all__ = [
     "allowed_keys", "attention", "attention_with_lse", "merge_attention_states", "scores_of_keys", "unread_by", "visible_keys",
@@ -191,7 +191,9 @@ def _filler(empty_row: str, v: Array, shape: tuple[int, ...], head_map: str) -> 
     keys = v.shape[2]
     if empty_row == "nan" or keys == 0:
         return np.nan if empty_row == "nan" else 0.0
-    mean = np.sum(v, axis=2, keepdims=True) / keys  # (B, Hkv, 1, Dv)
+    # A softmax over equal logits, whose weights a kernel may round as any others: all of them alike, so that the error does not average.
+    weight = as_operand(constants(np.ones(1), like=v))
+    mean = np.sum(v, axis=2, keepdims=True) / keys * weight  # (B, Hkv, 1, Dv)
     group = shape[1] // v.shape[1]
     return join_heads(np.broadcast_to(mean[:, :, None], (*mean.shape[:2], group, 1, v.shape[3])), head_map)
 

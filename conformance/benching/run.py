@@ -20,6 +20,7 @@ from conformance.cases.case import Case, parse_case
 from conformance.certificate import environment
 from conformance.certify import Request, implementations
 from conformance.errors import UsageError
+from conformance.isolation.backends import BACKENDS
 from conformance.isolation.sandbox import Sandbox
 from conformance.registry import Implementation
 from oracle import METHODS
@@ -29,7 +30,7 @@ from oracle.readings import value
 __all__ = ["BASELINES", "Bench", "Progress", "Row", "bench", "check_request", "document", "table"]
 
 # Against which each backend's others are held, where the run does not name it.
-BASELINES = {"numpy": "numpy.standard", "torch": "torch.standard"}
+BASELINES = {name: backend.baseline for name, backend in BACKENDS.items()}
 
 # The oracle is asked up to so many elements of its own evaluation.
 JUDGED_ELEMENTS = 1 << 22

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import Case, parse_case
+from conformance.isolation.backends import Arrays, arrays_of
 from conformance.loading import load
 
-__all__ = ["as_backend", "main"]
+__all__ = ["main"]
 
 # A single measurement calls so often that it lasts at least so many seconds.
 SHORTEST = 2e-3
@@ -35,32 +36,28 @@ def main() -> None:
     if request["threads"] and hasattr(os, "sched_setaffinity"):  # kernels with threads of their own take as many as there are cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["threads"]])
     out, sys.stdout = sys.stdout, sys.stderr  # what a kernel prints is no measurement
-    kernels = {target["name"]: _loaded(target, request["threads"]) for target in request["targets"]}
+    kernels = {target["name"]: _loaded(target, request["threads"], request["device"]) for target in request["targets"]}
     for cases in request["lengths"]:
         for line in _measured(cases, kernels, request):
             out.write(json.dumps(line) + "\n")
             out.flush()
 
 
-def _loaded(target: dict[str, Any], threads: int) -> tuple[Callable[..., Any], str]:
+def _loaded(target: dict[str, Any], threads: int, device: str) -> tuple[Callable[..., Any], Arrays]:
     [registration] = load(target["target"], method=target["method"], backend=target["backend"])
-    if target["backend"] == "torch":
-        import torch
-
-        torch.set_grad_enabled(False)
-        if threads:
-            torch.set_num_threads(threads)
-    return registration.function, target["backend"]
+    arrays = arrays_of(target["backend"], device)
+    arrays.measuring(threads)
+    return registration.function, arrays
 
 
 def _measured(cases: dict[str, str], kernels: dict[str, Any], request: dict[str, Any]) -> list[dict[str, Any]]:
     calls, rows = {}, {}
     for name, line in cases.items():
-        case, (function, backend) = parse_case(line), kernels[name]
+        case, (function, arrays) = parse_case(line), kernels[name]
         row: dict[str, Any] = {"name": name, "case": line, "seconds": []}
         rows[name] = row
         try:
-            call = _call(case, function, backend, request["device"])
+            call = _call(case, function, arrays)
             started = time.perf_counter()
             output = call()
             row["first_seconds"] = time.perf_counter() - started
@@ -68,7 +65,7 @@ def _measured(cases: dict[str, str], kernels: dict[str, Any], request: dict[str,
                 row["error"] = f"one call takes {row['first_seconds']:.1f} s, but should take at most {request['longest']} s"
                 continue
             if (folder := request["outputs"]) is not None:
-                row["output"] = _kept(output, Path(folder) / f"{len(os.listdir(folder))}.npy")
+                row["output"] = _kept(output, arrays, Path(folder) / f"{len(os.listdir(folder))}.npy")
             row["peak_bytes"] = _peak(call)
             calls[name] = call
         except Exception as error:
@@ -80,26 +77,25 @@ def _measured(cases: dict[str, str], kernels: dict[str, Any], request: dict[str,
     return list(rows.values())
 
 
-def _call(case: Case, function: Callable[..., Any], backend: str, device: str) -> Callable[[], Any]:
-    arguments: dict[str, Any] = {name: as_backend(value, backend, device) for name, value in case.arguments().items()}
+def _call(case: Case, function: Callable[..., Any], arrays: Arrays) -> Callable[[], Any]:
+    given = case.arguments()
+    dtypes = {value.dtype.name for value in given.values() if isinstance(value, np.ndarray)}
+    with arrays.calling(function, dtypes):
+        arguments = {name: arrays.of(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
     leading = [arguments.pop(spec.name) for spec in case.specification.positional]
-    return lambda: function(*leading, **arguments, **case.tunables)
+
+    def call() -> Any:
+        with arrays.calling(function, dtypes):
+            output = function(*leading, **arguments, **case.tunables)
+            arrays.finish(output)
+        return output
+
+    return call
 
 
-def as_backend(value: Any, backend: str, device: str) -> Any:
-    """An array as one of a backend; anything else as it is."""
-    if not isinstance(value, np.ndarray) or backend != "torch":
-        return value
-    import torch
-
-    if value.dtype.name == "bfloat16":
-        return torch.from_numpy(value.view(np.uint16).copy()).view(torch.bfloat16).to(device)
-    return torch.from_numpy(value).to(device)
-
-
-def _kept(output: Any, path: Path) -> str:
+def _kept(output: Any, arrays: Arrays, path: Path) -> str:
     first = output[0] if isinstance(output, tuple) else output
-    np.save(path, np.asarray(first.double().cpu().numpy() if hasattr(first, "double") else first, dtype=np.float64))
+    np.save(path, arrays.plain(first).astype(np.float64))
     return str(path)
 
 

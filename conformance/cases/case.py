@@ -163,6 +163,10 @@ class Case:
             **{_rank(spec): len(self.axes(spec.name)) for spec in broadcast},
         }  # fmt: skip
 
+    def contiguous(self) -> Case:
+        """The same call on arrays in row-major order."""
+        return replace(self, arrays={name: replace(recipe, layout="contiguous") for name, recipe in self.arrays.items()})
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of an array."""
         return tuple(1 if axis == "1" else self.dims[axis] for axis in self.axes(name))

@@ -26,33 +26,41 @@ from oracle import get_method
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
+# Shapes of a stage, with the tunables that go with them, where each costs a compilation.
+SHAPES = 24
+
 __all__ = ["cases", "draw_case", "random_case"]
 
 
 @st.composite
-def cases(draw: st.DrawFn, implementation: Implementation, dtype: str, stage: Stage) -> Case:
+def cases(draw: st.DrawFn, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case:
     """The Hypothesis strategy of an implementation's cases."""
-    made = draw_case(lambda options: draw(st.sampled_from(options)), implementation, dtype, stage)
+    made = draw_case(lambda options: draw(st.sampled_from(options)), implementation, dtype, stage, family)
     assume(made is not None)
     assert made is not None, "assume has left"
     return made
 
 
-def random_case(rng: Random, implementation: Implementation, dtype: str, stage: Stage) -> Case:
+def random_case(rng: Random, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case:
     """An independent random case."""
     for _ in range(1000):
-        made = draw_case(rng.choice, implementation, dtype, stage)
+        made = draw_case(rng.choice, implementation, dtype, stage, family)
         if made is not None:
             return made
     restrictions = " and ".join(implementation.restrictions)
     raise UsageError(f"restrictions={restrictions!r} exclude practically every case of {implementation.name}, but should leave some")
 
 
-def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage: Stage) -> Case | None:
-    """A case for an implementation; None where its restrictions exclude what was drawn."""
+def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case | None:
+    """A case for an implementation; None where its restrictions exclude what was drawn.
+
+    Where each new shape costs a compilation, shapes and tunables are those of one of a few for the stage, drawn like any other; another
+    family has others.
+    """
     method = get_method(implementation.method)
-    tile, tunables = _tunables(choose, implementation, stage)
-    dims = dimensions(choose, method, stage, tile)
+    sizing = Random(f"{stage.name} {family} {choose(range(SHAPES))}").choice if implementation.compiles else choose
+    tile, tunables = _tunables(sizing, implementation, stage)
+    dims = dimensions(sizing, method, stage, tile)
     drawn = {
         name: choose(values)
         if (values := sizes(method, name, stage.longest))
@@ -75,10 +83,10 @@ def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage:
     case = Case(implementation.method, dtype, dims, arrays, options, tunables, warm=choose((False, False, True))).settled()
     if not case.consistent:
         return None
-    if implementation.admits(case.facts()):
+    if implementation.strided and implementation.admits(case.facts()):
         return case
     # Few drawn cases have no array in an odd layout: a restriction to these would exclude nearly everything.
-    contiguous = replace(case, arrays={name: replace(recipe, layout="contiguous") for name, recipe in arrays.items()})
+    contiguous = case.contiguous()
     return contiguous if implementation.admits(contiguous.facts()) else None
 
 

@@ -28,6 +28,7 @@ from typing import Any
 from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
+from conformance.isolation.backends import BACKENDS
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
@@ -310,7 +311,7 @@ class Sandbox:
              str(theirs.fileno()), str(self.arena.descriptor), self._folder],
             pass_fds=(theirs.fileno(), self.arena.descriptor),
             stdin=subprocess.DEVNULL,
-            env={**PATIENCE, **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
+            env={**PATIENCE, **_environment(self.device), **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
             start_new_session=True,
             preexec_fn=lambda: _prepare_worker(memory),
         )  # fmt: skip
@@ -344,6 +345,11 @@ class InProcess(Sandbox):
         if "usage_error" in reply:
             raise UsageError(reply["usage_error"])
         return reply
+
+
+def _environment(device: str) -> dict[str, str]:
+    """What the backends want a worker to start with on a device."""
+    return {name: text for backend in BACKENDS.values() for name, text in backend.environment.items() if device == "cpu"}
 
 
 def _prepare_worker(memory: int | None) -> None:

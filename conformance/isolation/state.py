@@ -16,14 +16,13 @@ import random
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import numpy as np
+from conformance.isolation.backends import BACKENDS, Arrays
+from conformance.isolation.backends.arrays import Generator, Setting
 
 __all__ = ["OWN_PACKAGES", "SharedState"]
 
@@ -38,27 +37,17 @@ SIGNALS = tuple(
 )  # fmt: skip
 
 # Replacing a function in one of these changes what others compute, or what the worker reports.
-SHARED_MODULES = ("builtins", "json", "math", "pickle", "numpy", "numpy.linalg", "torch", "torch.linalg", "torch.nn.functional")
+SHARED_MODULES = {"builtins", "json", "math", "pickle", *(name for backend in BACKENDS.values() for name in backend.shared_modules)}
 OWN_PACKAGES = ("conformance", "oracle")
 
 LONGEST = 60
 
+Packages = list[tuple[type[Arrays], Any]]
 
-@dataclass(frozen=True)
-class Setting:
-    """One thing that all code in the process shares.
 
-    Attributes:
-        name: as its user calls it.
-        read: its value; a mapping where it has parts.
-        write: sets it back, given the value from before.
-        loading: whether loading a module is expected to change it: torch.compile, say, does so when it first compiles.
-    """
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
-    loading: bool = False
+def _imported() -> Packages:
+    """The backends whose packages this process has imported."""
+    return [(backend, package) for backend in BACKENDS.values() if (package := sys.modules.get(backend.packages[0])) is not None]
 
 
 class SharedState:
@@ -69,11 +58,12 @@ class SharedState:
     """
 
     def __init__(self, decoy: Path | None = None) -> None:
-        torch = sys.modules.get("torch")
-        self._settings = [*_of_python(), *_of_numpy(), *(_of_torch(torch) if torch else ()), *(_of_file(decoy) if decoy else ())]
+        packages = _imported()
+        of_packages = [setting for backend, package in packages for setting in backend.settings(package)]
+        self._settings = [*_of_python(), *of_packages, *(_of_file(decoy) if decoy else ())]
         self._before = [_read(setting) for setting in self._settings]
-        self._functions = {place: (owner, _functions_of(owner)) for place, owner in _owners()}
-        self._generators = dict(_generators(torch))
+        self._functions = {place: (owner, _functions_of(owner)) for place, owner in _owners(packages)}
+        self._generators = dict(_generators(packages))
         self._left: dict[str, Any] = {}
         self._calls, self._modules = 0, len(sys.modules)
 
@@ -217,51 +207,14 @@ def _of_file(decoy: Path) -> Iterator[Setting]:
     )
 
 
-def _of_numpy() -> Iterator[Setting]:
-    yield Setting("the NumPy error mode for", lambda: dict(np.geterr()), lambda value: np.seterr(**value))
-    yield Setting("the NumPy print option", lambda: dict(np.get_printoptions()), lambda value: np.set_printoptions(**value))
-    yield Setting("the NumPy buffer size", np.getbufsize, np.setbufsize)
-
-
-def _of_torch(torch: Any) -> Iterator[Setting]:
-    yield Setting("PyTorch's default dtype", torch.get_default_dtype, torch.set_default_dtype)
-    yield Setting("PyTorch's default device", torch.get_default_device, lambda value: torch.set_default_device(_unless_cpu(value)))
-    yield Setting("PyTorch's number of threads", torch.get_num_threads, torch.set_num_threads)
-    yield Setting("PyTorch's deterministic mode", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode)
-    yield Setting("PyTorch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled)
-    yield Setting("PyTorch's anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly)
-    yield Setting("PyTorch's float32 matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
-    for kind in ("cpu", "cuda"):
-        reads, writes = partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind)
-        yield Setting(f"PyTorch's autocast on {kind}", reads, writes)
-    flags = torch.backends.cuda
-    for name in ("flash", "mem_efficient", "math", "cudnn"):
-        yield Setting(f"PyTorch's {name} attention", getattr(flags, f"{name}_sdp_enabled"), getattr(flags, f"enable_{name}_sdp"))
-    for name in ("benchmark", "deterministic"):
-        cudnn = torch.backends.cudnn
-        yield Setting(f"torch.backends.cudnn.{name}", partial(getattr, cudnn, name), partial(setattr, cudnn, name))
-
-
-def _unless_cpu(device: Any) -> Any:
-    return None if device.type == "cpu" else device
-
-
-def _generators(torch: Any) -> Iterator[tuple[str, tuple[Callable[[int], object], Callable[[], Any]]]]:
+def _generators(packages: Packages) -> Iterator[Generator]:
     """By name: how the process's random generators are seeded, and their states."""
     yield "random", (random.seed, random.getstate)
-    yield "numpy.random", (np.random.seed, _numpy_state)
-    if torch:
-        yield "PyTorch", (torch.default_generator.manual_seed, lambda: torch.default_generator.get_state().numpy().tobytes())
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            yield "PyTorch on CUDA", (torch.cuda.manual_seed, lambda: torch.cuda.get_rng_state().numpy().tobytes())
+    for backend, package in packages:
+        yield from backend.generators(package)
 
 
-def _numpy_state() -> tuple[bytes, int]:
-    state: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
-    return state["state"]["key"].tobytes(), state["state"]["pos"]
-
-
-def _owners() -> Iterator[tuple[str, ModuleType | type]]:
+def _owners(packages: Packages) -> Iterator[tuple[str, ModuleType | type]]:
     """Modules and classes whose functions are watched, by where they are found."""
     for name, module in list(sys.modules.items()):
         own = name.partition(".")[0] in OWN_PACKAGES
@@ -270,8 +223,8 @@ def _owners() -> Iterator[tuple[str, ModuleType | type]]:
         if own:
             classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name]
             yield from ((f"{name}.{found.__name__}", found) for found in classes)
-    if "torch" in sys.modules:
-        yield "torch.Tensor", sys.modules["torch"].Tensor
+    for backend, package in packages:
+        yield from backend.watched(package)
 
 
 def _functions_of(owner: ModuleType | type) -> dict[str, Any]:

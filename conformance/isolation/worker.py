@@ -25,7 +25,7 @@ import numpy as np
 from conformance.cases.options import as_argument
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena, ArrayView
-from conformance.isolation.backends import NumpyArrays, TorchArrays, arrays_of, overlap
+from conformance.isolation.backends import Arrays, NumpyArrays, arrays_of, overlap
 from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
@@ -71,7 +71,7 @@ class Worker:
         self.home, self.process = os.getcwd(), os.getpid()
         self.registration: Registration | None = None
         self.function: Callable[..., Any] | None = None
-        self.arrays: NumpyArrays | TorchArrays = NumpyArrays()
+        self.arrays: Arrays = NumpyArrays()
         self.state = SharedState()
         self._alone = connection is not None  # else the judge shares the process, and changes its state as it likes
         self._running = 0
@@ -172,13 +172,14 @@ class Worker:
 
     def _call(self, call: dict[str, Any], earlier: list[_Given]) -> tuple[dict[str, Any], list[_Given]]:
         assert self.registration is not None and self.function is not None, "load comes first"
-        arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
         options = {name: as_argument(call["kinds"].get(name, ""), value) for name, value in call["options"].items()}
-        positional = [arguments.pop(name) for name in call["positional"]]
         if isinstance(self.function, RankDriver):
             self.function.layout = call["layout"]  # which may be declared for this hunt only
-        with self.arrays.calling(self.registration.function):
+        with self.arrays.calling(self.registration.function, {view["dtype"] for view in call["arrays"]}):
+            arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
+            positional = [arguments.pop(name) for name in call["positional"]]
             result = self.function(*positional, **arguments, **options)
+            self.arrays.finish(result)
         if self.connection is not None and os.getpid() != self.process:
             self._leave_copy()
         memory = self.arena.memory

@@ -70,4 +70,5 @@ def listed_case(line: str, implementation: Implementation, dtype: str, given_tun
     case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))
     tunables = {name: TILES.get(tunable.kind) or tunable.choices[0] for name, tunable in implementation.tunables.items()}
     own = {name: value for name, value in case.tunables.items() if name in tunables and implementation.tunes({name: value})}
-    return replace(case, tunables={**tunables, **own, **(given_tunables or {})})
+    case = replace(case, tunables={**tunables, **own, **(given_tunables or {})})
+    return case if implementation.strided else case.contiguous()

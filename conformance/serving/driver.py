@@ -173,6 +173,9 @@ class CacheDriver:
         session = Session(cache, q, k, v, windowed=options.get("sliding_window") is not None)
         answers = [answer for moment in moments for answer in session.step(moment)]
         shape = (sum(len(answer) for answer in answers), q.shape[1], v.shape[2])
+        if not isinstance(q, np.ndarray) and hasattr(q, "__array_namespace__"):  # JAX's arrays never change: they are joined
+            library = q.__array_namespace__()
+            return library.concatenate(answers) if answers else library.zeros(shape, dtype=q.dtype)
         out = np.empty(shape, dtype=q.dtype) if isinstance(q, np.ndarray) else q.new_empty(shape)
         filled = 0
         for answer in answers:

@@ -211,7 +211,7 @@ def cache_machine(cache: Any, *, backend: str = "numpy", dtype: str = "float32",
 
     Args:
         cache: the class; see `conformance.serving.protocol`.
-        backend: ``numpy`` or ``torch``.
+        backend: ``numpy``, ``torch`` or ``jax``.
         dtype: storage dtype.
         keywords: for its ``__init__``, beside those that attest knows.
     """

@@ -1,4 +1,4 @@
-"""Adapters to `torch.nn.functional.scaled_dot_product_attention`, one for each kernel that it has on the CPU.
+"""Adapters to `torch.nn.functional.scaled_dot_product_attention`, one for each kernel that it has on the CPU (sdpa_cuda.py: on a GPU).
 
 There are two, FLASH_ATTENTION and MATH; by default the library takes the first wherever its conditions hold. Mask, bias,
 causality and window go into `attn_mask`, since `is_causal` aligns top-left; that one is registered on its own.
@@ -77,6 +77,7 @@ def sdpa_math(
     backend="torch",
     name="torch.sdpa_flash",
     dtypes=DTYPES,
+    devices=("cpu",),
     restrictions={**KEYS_IN_FLOAT16, "e == d": "the kernel takes one head width: 'No available kernel' otherwise"},
     description="F.scaled_dot_product_attention, FLASH_ATTENTION kernel",
 )

@@ -265,3 +265,16 @@ def test_what_may_not_be_a_number_stays_unbounded_through_every_operation():
             errors = np.broadcast_to(result.error, result.shape).reshape(2, -1)
             assert errors[0, 0] == np.inf
             assert np.all(errors[1] < np.inf)
+
+
+@pytest.mark.parametrize("keys", [3, 7, 12, 49])
+def test_the_weights_of_a_row_without_keys_that_is_the_mean_may_be_rounded_as_any_others(keys):
+    form, rng = FORMATS["bfloat16"], np.random.default_rng(keys)
+    q, k, v = (rng.standard_normal((1, 1, size, 4)).astype(form.dtype) for size in (1, keys, keys))
+    case = {"q": q, "k": k, "v": v, "mask": np.zeros((1, keys), dtype=bool), "empty_row": "mean"}
+    [claimed] = budget(attention, case, CONTRACTS["bfloat16"])
+    weight = np.float32(form.dtype.type(1 / keys))  # of every key, after a softmax over equal logits
+    made = (weight * v.astype(np.float32)).sum(axis=2, keepdims=True).astype(form.dtype)
+    assert ratio_of(made.astype(np.float64), claimed) <= 1
+    twice = (np.float32(2) * weight * v.astype(np.float32)).sum(axis=2, keepdims=True).astype(form.dtype)
+    assert ratio_of(twice.astype(np.float64), claimed) > 1

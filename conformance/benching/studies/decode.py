@@ -15,8 +15,8 @@ import numpy as np
 
 from conformance.benching.run import Bench
 from conformance.benching.studies import Step, Study, Table
-from conformance.benching.worker import as_backend
 from conformance.errors import UsageError
+from conformance.isolation.backends import arrays_of
 from conformance.loading import load
 from conformance.registry import Registration
 from conformance.serving.driver import is_cache
@@ -66,10 +66,10 @@ def _bytes(kind: str, heads: int, kv_heads: int, length: int, request: Bench) ->
 def _rate(registration: Registration, heads: int, kv_heads: int, requests: int, length: int, request: Bench) -> float:
     """Tokens a second of all requests together, after prompts of a length."""
     rng, dtype = np.random.default_rng(0), FORMATS[request.dtype].dtype
+    arrays = arrays_of(registration.implementation.backend, request.device)
 
     def drawn(tokens: int, count: int) -> Any:
-        array = rng.standard_normal((tokens, count, request.width), dtype=np.float32).astype(dtype)
-        return as_backend(array, registration.implementation.backend, request.device)
+        return arrays.of(rng.standard_normal((tokens, count, request.width), dtype=np.float32).astype(dtype))
 
     prompt = drawn(length, kv_heads)
     facts = {
