@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from conformance.certificate import Certificate
@@ -81,7 +81,7 @@ def implementations(request: Request) -> tuple[list[Implementation], list[tuple[
         for implementation in found
         if request.backend in (None, implementation.backend) and request.method in (None, implementation.method)
     ]
-    return fitting, problems
+    return fitting, _by_reason(problems)
 
 
 def certify(request: Request, watcher: Watcher | None = None) -> list[Certificate]:
@@ -94,6 +94,14 @@ def certify(request: Request, watcher: Watcher | None = None) -> list[Certificat
             certificates.append(certificate)
             watcher.finished(certificate)
     return certificates
+
+
+def _by_reason(problems: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Where several sources cannot be loaded for one reason, such as a package that is not installed, it is told once."""
+    sources: dict[str, list[str]] = {}
+    for source, reason in problems:
+        sources.setdefault(reason, []).append(source)
+    return [(", ".join(together), reason) for reason, together in sources.items()]
 
 
 def registered_targets(request: Request, watcher: Watcher) -> list[str]:
