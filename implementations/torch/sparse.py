@@ -57,42 +57,53 @@ def _sides(rows: list[Tensor]) -> Tensor:
 
 @register(
     "local_global_attention", backend="torch", name="torch.local_global", dtypes=DTYPES, tunables=TUNABLES,
-    description="overlapping windows and global keys in one table, global rows apart",
+    description="windows as overlapping views of the padded keys, all at once, beside the global keys; global rows apart",
 )  # fmt: skip
 def local_global(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, global_tokens: Sequence[int], causal: bool = False, scale: float | None = None,
-    global_self: bool = True, global_rows: bool = True, block_q: int = 128,
+    global_self: bool = True, global_rows: bool = True, block_q: int = 64,
 ) -> Tensor:  # fmt: skip
-    """Blocks of queries with their windows; a global key within a window is not listed again."""
-    length = q.shape[2]
+    """Every window is masked by the same band; what differs from block to block is a row of it, which hides what is no key of a window."""
+    batch, heads, length, width = q.shape
+    groups, dtype = k.shape[1], working_dtype(q)
     special = torch.unique(torch.tensor(list(global_tokens), dtype=torch.long))
-    is_special = torch.zeros(length + 1, dtype=torch.bool)
-    is_special[special] = True
-
-    def narrowed(positions: Tensor, keys: Tensor, reads: Tensor) -> Tensor:
-        if causal:
-            reads = reads & (keys <= positions)
-        if not global_self:
-            reads = reads & ~((keys == positions) & is_special[keys])
-        return reads
-
-    first = _starts(length, block_q)[:, None]
-    span = torch.arange(-window, block_q + window) if window < length else torch.arange(-length, block_q + length)
-    local = first + span
-    local = torch.where((local >= 0) & (local < length), local, -1)
-    apart = (special < first + span[:1]) | (special > first + span[-1:])
-    table = torch.cat([local, torch.where(apart, special, -1)], dim=1)
-    out = _attend(
-        q, k, v, scale, block_q, table,
-        lambda positions, keys: narrowed(positions, keys, ((keys - positions).abs() <= window) | is_special[keys]),
-    )  # fmt: skip
+    if q.numel() == 0 or v.numel() == 0:
+        return q.new_zeros((batch, heads, length, v.shape[3]))
+    reach, blocks = min(window, length), -(-length // block_q)
+    missing = blocks * block_q - length
+    rows = pad(q.to(dtype) * (width**-0.5 if scale is None else scale), (0, 0, 0, missing))
+    rows = rows.reshape(batch, groups, heads // groups, blocks, block_q, width)
+    keys, values = k.to(dtype), v.to(dtype)
+    # (B, Hkv, 1, blocks, D, block_q + 2 reach): window n begins `reach` before block n
+    windows, shown = (pad(x, (0, 0, reach, reach + missing)).unfold(2, block_q + 2 * reach, block_q)[:, :, None] for x in (keys, values))
+    ahead = torch.arange(block_q + 2 * reach) - torch.arange(block_q)[:, None] - reach
+    outside = (ahead.abs() > reach) | ((ahead > 0) & causal)
+    hidden = torch.zeros(length, dtype=torch.bool)  # global keys are not among those of a window
+    hidden[special] = True
+    hidden = pad(hidden, (reach, reach + missing), value=True).unfold(0, block_q + 2 * reach, block_q)
+    positions = torch.arange(blocks * block_q).reshape(blocks, block_q, 1)
+    far = ((special > positions) & causal) | ((special == positions) & (not global_self))
+    logits = torch.cat([
+        (rows @ windows).add_(_additive(outside, dtype)).add_(_additive(hidden[:, None], dtype)),
+        (rows @ keys[:, :, None, None, special].transpose(-1, -2)).add_(_additive(far, dtype)),
+    ], dim=-1)  # fmt: skip
+    weights = torch.softmax(logits, dim=-1)
+    if not global_self:  # else every query reads itself
+        weights = weights.masked_fill_(torch.isneginf(logits).all(dim=-1, keepdim=True), 0.0)
+    near, rest = weights[..., : block_q + 2 * reach], weights[..., block_q + 2 * reach :]
+    out = near @ shown.transpose(-1, -2) + rest @ values[:, :, None, None, special]
+    out = out.reshape(batch, heads, blocks * block_q, v.shape[3])[:, :, :length].to(q.dtype)
     if global_rows and len(special):
         everything = torch.arange(length)[None, :]
-        out[:, :, special] = _attend(
-            q[:, :, special], k, v, scale, len(special), everything,
-            lambda index, keys: narrowed(special[index], keys, torch.ones_like(keys, dtype=torch.bool)),
-        )  # fmt: skip
+        read = (special[:, None] >= everything) | (not causal)
+        read &= (special[:, None] != everything) | global_self
+        out[:, :, special] = _attend(q[:, :, special], k, v, scale, len(special), everything, lambda index, keys: read[None])
     return out
+
+
+def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to logits: minus infinity where they are hidden."""
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
 
 @register(
