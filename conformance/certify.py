@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from conformance.certificate import Certificate
@@ -17,7 +17,7 @@ from oracle.conditions import ConditionError
 from oracle.formats import FORMATS
 from oracle.readings.contract import CONTRACTS, contract_for
 
-__all__ = ["Request", "certify", "implementations"]
+__all__ = ["Request", "Watcher", "certify", "certify_target", "check", "implementations", "registered_targets"]
 
 INFER = "infer"
 
@@ -27,14 +27,14 @@ class Request:
     """What to certify, and how.
 
     Attributes:
-        targets: registered names, ``module:function`` or ``path/file.py:function``; none for everything registered.
+        targets: registered names, ``module:function`` or ``path/file.py:function``; none for everything registered that is not optional.
         method, backend: of targets that are not registered; a filter where there are no targets.
         dtypes: instead of the declared ones.
         contract: instead of the declared one; ``infer`` for the tightest that holds.
         options, conventions, restrictions, layout: declared on top.
         device: where torch runs.
         effort: of each hunt.
-        database: folder that remembers failing cases from run to run; None for none.
+        database: folder or Redis address that remembers failing cases from run to run; None for none.
         isolated: whether implementations run in a process of their own.
     """
 
@@ -88,21 +88,26 @@ def certify(request: Request, watcher: Watcher | None = None) -> list[Certificat
     watcher = watcher or Watcher()
     check(request)
     certificates = []
-    for target in dict.fromkeys(request.targets or _registered(request, watcher)):
-        for certificate in _certify_target(request, target, watcher):
+    for target in dict.fromkeys(request.targets or registered_targets(request, watcher)):
+        for certificate in certify_target(request, target, watcher):
             certificates.append(certificate)
             watcher.finished(certificate)
     return certificates
 
 
-def _registered(request: Request, watcher: Watcher) -> list[str]:
+def registered_targets(request: Request, watcher: Watcher) -> list[str]:
+    """The names of everything registered that fits a request.
+
+    Raises:
+        UsageError: nothing does.
+    """
     fitting, problems = implementations(request)
     for source, reason in problems:
         watcher.unloadable(source, reason)
-    if not fitting:
+    if all(implementation.optional for implementation in fitting):
         filters = " and ".join(f"{name}={value!r}" for name in ("method", "backend") if (value := getattr(request, name)) is not None)
         raise UsageError(f"no registered implementation has {filters or 'loaded'}, but one should (see 'attest list')")
-    return [implementation.name for implementation in fitting]
+    return [implementation.name for implementation in fitting if not implementation.optional]
 
 
 def check(request: Request) -> None:
@@ -120,7 +125,16 @@ def check(request: Request) -> None:
         raise UsageError(f"seed={request.effort.seed}, but should be 0 or greater")
 
 
-def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator[Certificate]:
+def certify_target(
+    request: Request, target: str, watcher: Watcher, several: Callable[[list[str]], Iterable[Certificate]] | None = None
+) -> Iterator[Certificate]:  # fmt: skip
+    """Certify a target in each of its dtypes, one after the other in one worker: what a kernel keeps, it meets in the next dtype.
+
+    Args:
+        request, watcher: as of `certify`.
+        target: what to certify.
+        several: what comes of a target that stands for several; by default they are certified one after the other.
+    """
     with request.sandbox() as sandbox:
         try:
             loaded = sandbox.load(target, method=request.method, backend=request.backend)
@@ -130,8 +144,12 @@ def _certify_target(request: Request, target: str, watcher: Watcher) -> Iterator
         if len(loaded) == 1:
             yield from _certify_loaded(request, target, loaded[0], sandbox, watcher)
             return
-    for implementation in loaded:
-        yield from _certify_target(request, implementation.target, watcher)
+    targets = [implementation.target for implementation in loaded]
+    if several is not None:
+        yield from several(targets)
+        return
+    for one in targets:
+        yield from certify_target(request, one, watcher)
 
 
 def _certify_loaded(
@@ -171,14 +189,14 @@ def _hunt(request: Request, target: str, implementation: Implementation, dtype: 
     try:
         if request.contract == INFER:
             certificate.result = _infer(certificate, request, implementation, dtype, sandbox, watcher)
+            certificate.implementation = certificate.result.implementation
         else:
             memory = Memory(request.database)
             remembered = memory.recall(implementation, dtype)
             result = Hunt(implementation, dtype, sandbox, request.effort, remembered=remembered, progress=watcher.progress).run()
             refuting = result.findings[0][0].case if result.findings else None
+            certificate.result, certificate.implementation = result, result.implementation  # whatever becomes of remembering it
             memory.remember(implementation, dtype, refuting, passed=[] if refuting else remembered)
-            certificate.result = result
-        certificate.implementation = certificate.result.implementation
     except (UsageError, ConditionError) as error:
         certificate.error = str(error)
     return certificate

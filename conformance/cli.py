@@ -1,6 +1,6 @@
-"""The command line: ``attest list | certify | replay | explain | show | bench | claims | guide | doctor``.
+"""The command line: ``attest list | certify | campaign | replay | explain | show | bench | claims | guide | doctor``.
 
-Imports what a command needs when it runs. Commands about implementations are here; every other one has a module in `conformance.commands`.
+Imports what a command needs when it runs. Commands about implementations are here; every other one has a module of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,27 +21,42 @@ from conformance.commands.guide import guide
 from conformance.commands.show import show
 
 if TYPE_CHECKING:
+    from conformance.certificate import Certificate
     from conformance.certify import Request
 
-__all__ = ["main"]
+__all__ = ["Configured", "certify", "check_files", "conclude", "hunting_request", "main"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 
 
-class _Configured(click.Command):
+class Configured(click.Command):
     """A command whose options have the defaults that the project's settings give them."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Look up the settings before the arguments, which go before them."""
         from conformance.settings import project_settings
 
         context.default_map = {name.replace("-", "_"): value for name, value in project_settings().items()}
         return super().parse_args(context, arguments)
 
 
+# Commands with a module of their own, which uses this one.
+ELSEWHERE = {"campaign": "conformance.campaign.command"}
+
+
 class _Group(click.Group):
     """Turns a usage error anywhere below into one sentence on stderr and exit code 2, and Ctrl-C into one and exit code 130."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *ELSEWHERE])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in ELSEWHERE:
+            command: click.Command = getattr(import_module(ELSEWHERE[name]), name)
+            return command
+        return super().get_command(context, name)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -103,7 +119,7 @@ def list_command(as_json: bool) -> None:
         console.show_list(found, problems)
 
 
-@main.command(cls=_Configured)
+@main.command(cls=Configured)
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @_declarations
 @click.option("--dtype", "dtypes", multiple=True, metavar="T", help="float64, float32, float16 or bfloat16; repeatable.")
@@ -116,8 +132,8 @@ def list_command(as_json: bool) -> None:
     show_default=True,
     envvar="ATTEST_DATABASE",
     show_envvar=True,
-    metavar="DIR|none",
-    help="Where failing cases are kept, to come first next time.",
+    metavar="DIR|URL|none",
+    help="Where failing cases are kept, to come first next time: a folder, or redis://HOST:PORT/NUMBER.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the certificates; - for stdout.")
 @click.option("--html", "html_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a report to look at: one HTML file.")
@@ -132,27 +148,56 @@ def certify(
     TARGET is a registered name, package.module:function or path/file.py:function; without one, everything registered is
     certified. The table [tool.attest] of pyproject.toml may set max-examples, budget, seed, database and dtypes.
     """
-    from conformance.certificate import document, exit_code
     from conformance.certify import certify as run
-    from conformance.certify import check
-    from conformance.hunting.search import Effort
     from conformance.report import console
 
-    request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
-    request = replace(request, database=None if database == "none" else database)
-    check(request)
-    for name, file in (("json", json_file), ("html", html_file)):
-        if file not in (None, "-"):
-            write(name, file, "")  # a hunt whose result cannot be kept had better not begin
+    request = hunting_request(targets, dtypes, max_examples, budget, seed, database, **declared)
+    check_files(json=json_file, html=html_file)
     interrupted = False
     with console.Display(silent=json_file == "-", quiet=quiet) as display:
         try:
             run(request, display.watcher)
         except KeyboardInterrupt:
             interrupted = True
-    certificates = display.certificates
+    conclude(display.certificates, display.problems, interrupted, json_file, html_file, github)
+
+
+def hunting_request(
+    targets: tuple[str, ...], dtypes: tuple[str, ...], max_examples: int, budget: float, seed: int, database: str, **declared: Any
+) -> Request:  # fmt: skip
+    """What the options of a command that hunts ask for, checked as far as that goes without a target."""
+    from conformance.certify import check
+    from conformance.hunting.search import Effort
+
+    request = _request(targets, dtypes, Effort(max_examples, budget, seed=seed), **declared)
+    request = replace(request, database=None if database == "none" else database)
+    check(request)
+    return request
+
+
+def check_files(**files: str | None) -> None:
+    """Find out that they can be written: a hunt whose result cannot be kept had better not begin."""
+    for name, file in files.items():
+        if file not in (None, "-"):
+            write(name, file, "")
+
+
+def conclude(
+    certificates: list[Certificate], problems: list[tuple[str, str]], interrupted: bool, json_file: str | None, html_file: str | None,
+    github: bool, more: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write what was asked for, and end with the exit code of the verdicts.
+
+    Args:
+        certificates, problems, interrupted: as of `conformance.certificate.document`.
+        json_file, html_file, github: as of ``attest certify``.
+        more: entries of the JSON document that only one command has.
+    """
+    from conformance.certificate import document, exit_code
+
     if json_file is not None:
-        text = json.dumps(document(certificates, problems=display.problems, interrupted=interrupted), indent=1)
+        made = document(certificates, problems=problems, interrupted=interrupted)
+        text = json.dumps({**made, **(more or {})}, indent=1)
         if json_file == "-":
             click.echo(text)
         else:
@@ -160,7 +205,7 @@ def certify(
     if html_file is not None:
         from conformance.report.html import render
 
-        write("html", html_file, render(certificates, display.problems))
+        write("html", html_file, render(certificates, problems))
     for certificate in certificates:
         if certificate.error:
             click.echo(f"attest: {certificate.error}", err=True)

@@ -13,6 +13,7 @@ from typing import Any
 from conformance.certify import Request, implementations
 from conformance.errors import UsageError
 from conformance.isolation.sandbox import Sandbox
+from conformance.loading import lacking
 from conformance.settings import project_settings
 
 __all__ = ["Check", "examine"]
@@ -92,3 +93,5 @@ def _implementations() -> Iterator[Check]:
         yield Check(f"{backend} implementations", True, f"{len(own)} of {len({one.method for one in own})} methods")
     for source, reason in problems:
         yield Check(source, None, f"cannot be loaded: {reason}")
+    for lack in lacking():
+        yield Check(lack.source, None, lack.reason)

@@ -11,11 +11,12 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from conformance.registry import Registration, describe, registered
 from conformance.serving.driver import is_cache
 from oracle import METHODS
 
-__all__ = ["ENTRY_POINT_GROUP", "Problem", "discover", "file_or_module", "load", "parts"]
+__all__ = ["ENTRY_POINT_GROUP", "Problem", "discover", "file_or_module", "lacking", "load", "parts"]
 
 ENTRY_POINT_GROUP = "attest.implementations"
 
@@ -40,14 +41,60 @@ class Problem:
 
 
 def discover() -> tuple[list[Registration], list[Problem]]:
-    """Everything that installed packages register through the entry point group."""
-    problems = []
+    """Everything that installed packages register through the entry point group, and what cannot be loaded.
+
+    An entry point that names an extra, as in ``package.module:__all__ [extra]``, serves code that is not the package's own. Where what
+    the extra brings is not installed, that is no problem (`lacking` says what it is); what it registers is optional.
+    """
+    problems, optional = [], set()
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        if entry.extras:
+            optional.add(entry.module)
         try:
             entry.load()
         except (Exception, SystemExit) as error:  # a broken package must not hide the others
-            problems.append(Problem(entry.value, _in_short(error)))
-    return list(registered().values()), problems
+            if not (entry.extras and _is_foreign(error, entry)):
+                problems.append(Problem(entry.value, _in_short(error)))
+    found = [
+        replace(one, implementation=replace(one.implementation, optional=one.function.__module__ in optional))
+        for one in registered().values()
+    ]
+    return found, problems
+
+
+def _is_foreign(error: BaseException, entry: EntryPoint) -> bool:
+    """Whether a module is missing that is not of the package that the entry point is of."""
+    own = entry.module.partition(".")[0]
+    return isinstance(error, ModuleNotFoundError) and (error.name or own).partition(".")[0] != own
+
+
+def lacking() -> list[Problem]:
+    """The extras that entry points name and that are not wholly installed here, by what they lack; nothing is imported."""
+    lacks = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        owner = entry.dist
+        if owner is None:  # of a finder that tells no distribution
+            continue
+        for extra in entry.extras:
+            missing = [name for name in _required(owner, extra) if not _is_installed(name)]
+            if missing:
+                wanted = f"{owner.name}[{extra}]"
+                lacks[wanted] = Problem(wanted, f"not installed: {', '.join(missing)}")
+    return [lacks[wanted] for wanted in sorted(lacks)]
+
+
+def _required(distribution: Distribution, extra: str) -> list[str]:
+    """Names of the distributions that an extra brings, `Requires-Dist: name>=1; extra == "..."`; those for other machines left out."""
+    marked = re.compile(rf"""^([A-Za-z0-9._-]+)[^;]*;\s*extra == ['"]{re.escape(extra)}['"]\s*$""")
+    return [found[1] for requirement in distribution.requires or () if (found := marked.match(requirement))]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def load(target: str, *, method: str | None = None, backend: str | None = None) -> list[Registration]:
@@ -116,18 +163,28 @@ def _no_file(place: str) -> UsageError:
 
 def _registered_as(name: str) -> Registration:
     family = name.partition(".")[0]
-    # Looking one name up need not import every package: entry points of the same first word come first.
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name.partition(".")[0] != family):
+
+    def distance(entry: EntryPoint) -> tuple[bool, bool, int]:
+        return entry.name.partition(".")[0] != family, not name.startswith(entry.name), -len(entry.name)
+
+    failed = ""
+    # Looking one name up need not import every package: entry points named like its beginning, and of the same first word, come first.
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=distance):
         if name in registered():
+            break
+        if failed and entry.name.partition(".")[0] != family:
             break
         try:
             entry.load()
         except (Exception, SystemExit) as error:
             if entry.name.partition(".")[0] == family:
-                raise UsageError(f"{name} cannot be loaded: {entry.value} fails with {_in_short(error)}") from None
-    if name not in registered():
-        raise _no_file(name) if Path(name).exists() else _no_target(name)
-    return registered()[name]
+                wanted = f" (pip install '{entry.dist.name}[{entry.extras[0]}]')" if entry.extras and entry.dist is not None else ""
+                failed = failed or f"{entry.value} fails with {_in_short(error)}{wanted}"
+    if name in registered():
+        return registered()[name]
+    if failed:
+        raise UsageError(f"{name} cannot be loaded: {failed}")
+    raise _no_file(name) if Path(name).exists() else _no_target(name)
 
 
 def _is_module(place: str) -> bool:

@@ -65,10 +65,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @cache
 def _registered() -> tuple[tuple[str, str, str, tuple[str, ...]], ...]:
-    """Name, method, backend and dtypes of every registered implementation that loads here."""
+    """Name, method, backend and dtypes of every registered implementation that loads here and is not optional."""
     from conformance.certify import Request, implementations
 
-    return tuple((found.name, found.method, found.backend, found.dtypes) for found in implementations(Request())[0])
+    return tuple((found.name, found.method, found.backend, found.dtypes) for found in implementations(Request())[0] if not found.optional)
 
 
 @pytest.fixture

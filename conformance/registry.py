@@ -87,6 +87,7 @@ class Implementation:
         layout: order of the axes of its arrays, such as "b l h d"; None for the method's own.
         description: one line.
         remarks: sentences on what is not judged because of what it is.
+        optional: whether it stands behind an extra of the package that registers it, so that only who names it means it.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Implementation:
     layout: str | None = None
     description: str = ""
     remarks: tuple[str, ...] = ()
+    optional: bool = False
 
     def precision(self, dtype: str) -> PrecisionContract:
         """The contract under which it is judged for a dtype."""

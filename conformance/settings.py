@@ -16,7 +16,7 @@ SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "max-examples": ((int,), "an integer"),
     "budget": ((int, float), "a number of seconds"),
     "seed": ((int,), "an integer"),
-    "database": ((str,), "a folder, or 'none'"),
+    "database": ((str,), "a folder, redis://HOST:PORT/NUMBER, or 'none'"),
     "dtypes": ((list,), "a list of dtypes"),
 }
 

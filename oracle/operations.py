@@ -12,7 +12,7 @@ Tokens are numbered in the order in which they come, whoever gets them, so the h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -117,7 +117,7 @@ def join_operations(operations: Iterable[Operation]) -> str:
     return ";".join(map(str, operations))
 
 
-def play(operations: Sequence[Operation]) -> Iterator[Moment]:
+def play(operations: Iterable[Operation]) -> Iterator[Moment]:
     """What is true after each operation.
 
     Raises:

@@ -26,6 +26,7 @@ Array = Any  # an ndarray of floats or balls, or a Bounded: whatever the reading
 SQUARE = {**GROUPED, "l == s": "as many queries as keys"}
 TUNABLES = ("world_size", "zigzag", "block_q", "block_k")
 SHARDED = ("l", "s")
+REFUSABLE = {"h == g": "grouped heads"}
 
 
 def token_shares(length: int, world_size: int, zigzag: bool = False) -> list[np.ndarray]:
@@ -55,6 +56,7 @@ def in_parts(v: Array) -> Array:
     options={"causal": "flag", "scale": "real"},
     tunables=TUNABLES,
     visible=visible_keys,
+    refusable=REFUSABLE,
     sharded=SHARDED,
 )
 def ring_attention(q: Array, k: Array, v: Array, *, causal: bool = False, scale: float | None = None) -> Array:
@@ -87,6 +89,7 @@ def ring_attention(q: Array, k: Array, v: Array, *, causal: bool = False, scale:
     tunables=TUNABLES,
     derived={"m": "h * d"},
     cost="b * h * l * s + b * l * h * d * f",
+    refusable=REFUSABLE,
     sharded=SHARDED,
 )
 def blockwise_transformer(

@@ -100,7 +100,7 @@ class _Grouped:
         "k * (groups or 1) <= (top_groups or 1) * x": "the groups that take part hold as many experts as a token chooses",
     },
     options={"k": "size", "renormalize": "flag", "scoring": ("softmax", "sigmoid"), "groups": "size", "top_groups": "size"},
-    conventions={"group_score": ("best-two", "best"), "denominator": ("sum", "sum+1e-20")},
+    conventions={"group_score": ("best-two", "best"), "denominator": ("sum", "sum+1e-20"), "ties": ("lower-index", "any")},
     derived={"c": "k"},
     domains={"logits": "finite", "correction": "finite"},
     tunables=("block_tokens",),
@@ -118,6 +118,7 @@ def moe_topk_gating(
     top_groups: int = 1,
     group_score: str = "best-two",
     denominator: str = "sum",
+    ties: str = "lower-index",
 ) -> tuple[np.ndarray, Array]:
     """The k experts of most worth to each token, and the weights of what they return.
 
@@ -141,6 +142,7 @@ def moe_topk_gating(
 
         denominator: ``sum+1e-20``: weights are divided by their sum and 1e-20, as DeepSeek-V3's own code does; where all chosen
             sigmoids are that small, they no longer add up to 1.
+        ties: ``any``: experts with equal scores may be chosen, and stand, in either order, as those of torch.topk do.
 
     Returns:
         indices (T, k) and weights (T, k), by falling score.
@@ -159,7 +161,7 @@ def moe_topk_gating(
 
     if top_groups == groups:
         exact = ranked(scores, np.array(True))[..., :k]
-        return show(scores, exact, then, lambda bound: Ranking(bound, exact, then, alike=_alike(logits, correction)))
+        return show(scores, exact, then, lambda bound: Ranking(bound, exact, then, alike=_alike(logits, correction, ties)))
 
     best = BEST_OF_GROUP if group_score == "best-two" else 1
     worth = _group_scores(scores, groups, best)
@@ -168,7 +170,7 @@ def moe_topk_gating(
     exact = ranked(scores, np.repeat(taking_part, size, axis=-1))[..., :k]
 
     def decision(bound: Bounded) -> Ranking:
-        alike = _alike(logits, correction)
+        alike = _alike(logits, correction, ties)
         order = ranked(bound.value.reshape(-1, groups, size), np.array(True))[..., :best]
         members = np.take_along_axis(alike.reshape(-1, groups, size), order, axis=-1)
         groups_alike = classes(*(members[..., place] for place in range(members.shape[-1])))
@@ -179,8 +181,10 @@ def moe_topk_gating(
     return show(scores, exact, then, decision)
 
 
-def _alike(logits: Bounded, correction: Bounded | None) -> np.ndarray:
-    """Numbers, equal for experts whose scores are computed from equal numbers."""
+def _alike(logits: Bounded, correction: Bounded | None, ties: str) -> np.ndarray:
+    """Numbers, equal for experts whose scores are computed from equal numbers and who come by index where they are."""
+    if ties == "any":
+        return np.broadcast_to(np.arange(logits.shape[-1]), logits.shape)
     return classes(logits.value) if correction is None else classes(logits.value, correction.value)
 
 

@@ -12,12 +12,13 @@ from conformance.cases.shapes import Stage
 from conformance.cases.strategies import random_case
 from conformance.judge import compare, settled
 from conformance.pitfalls import pitfalls_for
+from conformance.pitfalls.capacity import Capacity
 from conformance.pitfalls.decoding import Accept, Residual
 from conformance.pitfalls.dense import Steps
 from conformance.pitfalls.depths import Depths
 from conformance.pitfalls.experts import Layer
 from conformance.pitfalls.group_experts import GroupExperts
-from conformance.pitfalls.load_balance import Capacity, SwitchLoss, Variation
+from conformance.pitfalls.load_balance import SwitchLoss, Variation
 from conformance.pitfalls.routing import Gating
 from conformance.pitfalls.sampling import Sampling
 from conformance.pitfalls.several_tokens import SeveralTokens

@@ -12,29 +12,38 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.pitfalls import pitfalls_for
 from conformance.pitfalls.append import Append
+from conformance.pitfalls.caches import Cache
 from conformance.pitfalls.dense import Steps
+from conformance.pitfalls.ring import Blockwise, RingSteps
 from conformance.pitfalls.rotary import Rotary
 from conformance.pitfalls.served import Paged, Varlen
-from conformance.registry import Implementation
+from conformance.registry import STANDARD, Implementation
 from oracle import METHODS
 from oracle.conditions import condition_names
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS
 
-REFERENCES = {"paged_attention": Paged, "append_to_pages": Append, "varlen_attention": Varlen, "rotary_embedding": Rotary}
+REFERENCES = {
+    "paged_attention": Paged, "append_to_pages": Append, "varlen_attention": Varlen, "rotary_embedding": Rotary,
+    "ring_attention": RingSteps, "blockwise_transformer": Blockwise, "continuous_batching": Cache,
+}  # fmt: skip
 EACH = pytest.mark.parametrize("method", REFERENCES)
 # Many times what rounding explains; 16 bits leave less room between rounding and a wrong precision.
 FAR, FAR_IN_16_BITS = 10.0, 1.5
 CASES = {"float32": 200, "bfloat16": 60, "float64": 6}
+# A case of a cache is a whole script of calls.
+SCRIPTS = {"float32": 70, "bfloat16": 14, "float64": 4}
 
 
 @cache
 def cases(method):
     """Drawn cases on plain numbers: with integers, options and NaN as they are drawn."""
-    implementation, rng = Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords), Random(f"pitfalls {method}")
+    shared = {name: STANDARD[name] for name in METHODS[method].tunables if name in STANDARD and METHODS[method].sharded}
+    implementation = Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords, tunables=shared)
+    rng = Random(f"pitfalls {method}")
     return [
         random_case(rng, implementation, dtype, STAGES[0 if dtype == "float64" else index % 6 // 5])
-        for dtype, count in CASES.items()
+        for dtype, count in (SCRIPTS if method == "continuous_batching" else CASES).items()
         for index in range(count)
     ]
 
@@ -58,7 +67,8 @@ def returned(method, name):
 
 
 def tiled(setting):
-    return type(setting)(setting.dtype, setting.working, {"block_q": 16, "block_k": 16}, setting.layouts)
+    tunables = {**setting.tunables, "block_q": 16, "block_k": 16, "block_size": 4}
+    return type(setting)(setting.dtype, setting.working, tunables, setting.layouts)
 
 
 def distance(got, want):

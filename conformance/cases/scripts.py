@@ -15,6 +15,9 @@ Choose = Callable[[Sequence[Any]], Any]
 # Requests that are there at the same time, and operations, at most.
 REQUESTS, LONGEST = 5, 14
 
+# Numbers of requests, where not always the smallest is taken: they may be any, and come again.
+NUMBERS = (0, 5, 2, 1, 8, 3, 100)
+
 # Queries times tokens times heads: what the oracle multiplies.
 ELEMENTS = 50_000
 
@@ -63,10 +66,9 @@ def script_counts(text: str, block_size: int | None) -> dict[str, int]:
     return counts if block_size is None else {**counts, "pages of the longest request": -(-longest // block_size)}
 
 
-def possibilities(states: Mapping[int, str], verbs: Sequence[str]) -> list[tuple[str, int]]:
-    """The operations that are possible, each with its request; the number that some need is not decided."""
-    absent = next(request for request in range(len(states) + 1) if request not in states)
-    found = [("join", absent)] if len(states) < REQUESTS else []
+def possibilities(states: Mapping[int, str], verbs: Sequence[str], number: int) -> list[tuple[str, int]]:
+    """The operations that are possible, each with its request, for a new one the given number; what else some need is not decided."""
+    found = [("join", number)] if len(states) < REQUESTS else []
     for verb in (verb for verb in verbs if verb != "join"):
         if verb != "fork" or len(states) < REQUESTS:
             found += [(verb, request) for request, state in states.items() if state in VERBS[verb][0]]
@@ -78,12 +80,14 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     heads = max(dims.get("h", 1), 1)
     kinds = choose(KINDS)
     verbs = ("join", "grow", "grow", *(verb for kind in kinds for verb in OF_KIND[kind] * 2), "finish")
+    numbers = choose((range(REQUESTS + 1), range(REQUESTS + 1), NUMBERS))
     operations: list[Operation] = []
     states: dict[int, str] = {}
     tokens = asked = 0
-    for _ in range(choose(range(2, LONGEST + 1))):
-        verb, request = choose(possibilities(states, verbs))
-        made = Operation(verb, request, _number(choose, verb, states, tile))
+    for _ in range(max(choose(range(2, LONGEST + 1)), choose(range(2, LONGEST + 1)))):
+        new = _new(choose, numbers, states)
+        verb, request = choose(possibilities(states, verbs, new))
+        made = Operation(verb, request, new if verb == "fork" else _number(choose, verb, tile))
         fed = made.number if made.number is not None and verb in COUNTING else 0
         more = fed + sum(state == "resident" for state in states.values())
         if operations and (tokens + fed) * (asked + more) * heads > ELEMENTS:
@@ -94,9 +98,13 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     return join_operations(operations)
 
 
-def _number(choose: Choose, verb: str, states: Mapping[int, str], tile: int) -> int | None:
-    if verb == "fork":
-        return next(request for request in range(len(states) + 1) if request not in states)
+def _new(choose: Choose, numbers: Sequence[int], states: Mapping[int, str]) -> int:
+    """The number of a new request: the smallest, which may have been another's, or any."""
+    absent = [number for number in numbers if number not in states]
+    return absent[0] if isinstance(numbers, range) else choose(absent)
+
+
+def _number(choose: Choose, verb: str, tile: int) -> int | None:
     if verb == "grow":
         return max(1, choose((1, 1, 1, 2, 3, 1, tile - 1, tile, tile + 1)))
     if verb != "join":
@@ -129,6 +137,9 @@ def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...
     for size in (4, 2):  # a swap or a preemption and what undoes it, with what is between them
         yield from (operations[:start] + operations[start + size :] for start in range(count - size + 1))
     yield from (operations[:index] + operations[index + 1 :] for index in reversed(range(count)))
+    for index, one in enumerate(operations):
+        if one.verb == "fork":  # the copy never comes: what happened to it happens to the request itself
+            yield (*operations[:index], *(_renamed(later, {one.number: one.request}) for later in operations[index + 1 :]))
     for first in range(count):
         for second in range(first + 2, count):
             if operations[first].request == operations[second].request:
@@ -138,3 +149,11 @@ def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...
             for fewer in dict.fromkeys((1, 2, 3, one.number // 2, one.number - 1)):
                 if 0 < fewer < one.number:
                     yield (*operations[:index], replace(one, number=fewer), *operations[index + 1 :])
+    named = dict.fromkeys(number for one in operations for number in (one.request, one.number if one.verb == "fork" else one.request))
+    yield tuple(_renamed(one, {request: number for number, request in enumerate(named)}) for one in operations)
+
+
+def _renamed(operation: Operation, names: Mapping[int | None, int]) -> Operation:
+    """An operation on requests of other numbers."""
+    request, number = names.get(operation.request, operation.request), operation.number
+    return replace(operation, request=request, number=names.get(number, number) if operation.verb == "fork" else number)

@@ -362,8 +362,14 @@ DOMAIN_RECIPES: dict[str, tuple[str, ...]] = {
     "nonnegative": ("counts", "fractions", "ones", "zeros", "large_counts"),
     "uniform": ("uniforms", "uniforms", "coarse_uniforms", "near_quotients", "zeros", "last_uniforms"),
     "probability": (
-        "distributions", "distributions", "coarse_distributions", "peaked_distributions", "sparse_distributions", "even_distributions",
-        "certain_distributions", "close_distributions",
+        "distributions",
+        "distributions",
+        "coarse_distributions",
+        "peaked_distributions",
+        "sparse_distributions",
+        "even_distributions",
+        "certain_distributions",
+        "close_distributions",
     ),
 }
 

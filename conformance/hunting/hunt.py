@@ -18,6 +18,7 @@ from conformance.cases.features import features
 from conformance.cases.strategies import random_case
 from conformance.diagnosis.diagnose import Diagnosis, diagnose
 from conformance.diagnosis.evidence import NUMERICAL
+from conformance.diagnosis.pictures import Picture, picture_of
 from conformance.diagnosis.trigger import Trigger
 from conformance.diagnosis.weighing import weighing
 from conformance.examine import Clock, Examiner
@@ -61,8 +62,8 @@ class HuntResult:
         near_ties: rows, in cases that passed, in which a discrete decision had several legitimate outcomes.
         widened: rows of these that had too many to judge each: they were judged by a wider budget.
         ratios: worst error over budget of every case that passed.
-        failing: what came of the case that was found, of the smallest one, and of the first with values that show its weights, where
-            it could be compared.
+        pictures: of the case that was found, of the smallest one, and of the first with values that show its weights, where what came of
+            them could be compared.
     """
 
     verdict: str
@@ -84,7 +85,7 @@ class HuntResult:
     near_ties: int = 0
     widened: int = 0
     ratios: list[float] = field(default_factory=list)
-    failing: list[Judgement] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
 
 
 class Hunt:
@@ -99,7 +100,8 @@ class Hunt:
         self.implementation = implementation = implementation.declaring(restrictions=refusals)
         self.examiner = Examiner(implementation, dtype, sandbox, contract)
         self.adequacy = Adequacy(implementation, contract=self.examiner.judge.contract)
-        self.search = Search(self.examiner, self.adequacy, effort, remembered)
+        known = [case for case in remembered if implementation.admits(case.facts())]  # what it refuses was not known when they were read
+        self.search = Search(self.examiner, self.adequacy, effort, known)
         self.worst = Judgement(Case("", dtype, {}, {}), None)
         self.coverage: Counter[str] = Counter()
         self.deterministic = True
@@ -200,7 +202,8 @@ class Hunt:
         result.findings, result.trigger = [(diagnosis.finding, diagnosis.explained)], diagnosis.trigger
         smallest = self.examiner.examine(diagnosis.finding.case)
         weighed = self._weighed(judgement) if self.effort.diagnose else []
-        result.failing = [judgement, *([smallest] if smallest.case != judgement.case else []), *weighed]
+        failing = [judgement, *([smallest] if smallest.case != judgement.case else []), *weighed]
+        result.pictures = [picture for one in failing if (picture := picture_of(one)) is not None]
         return result
 
     def _weighed(self, judgement: Judgement) -> list[Judgement]:

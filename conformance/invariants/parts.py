@@ -83,6 +83,9 @@ def _prefix(call: Call, setting: Setting) -> Plan | None:
     fewest = max(1, queries - keys + 1) if last else 1  # so that a key is left
     if fewest >= queries or keys == 0:
         return None
+    empty = "mask" in call.arrays or "window" in call.case.options or (last and queries > keys)
+    if empty and setting.convention("empty_row", "zeros") == "mean":
+        return None  # a row without keys is the mean of all values, and the prefix has fewer
     rows = int(setting.rng.integers(fewest, queries))
     kept = {QUERY_LENGTHS: np.arange(rows), KEY_LENGTHS: np.arange(rows + keys - queries if last else min(rows, keys))}
     return Plan((call.only(kept),), lambda answers: embedded(answers[1], call.case, {QUERY_LENGTHS: kept[QUERY_LENGTHS]}))

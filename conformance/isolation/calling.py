@@ -178,6 +178,7 @@ class Caller:
         return {
             "copies": copies,
             "keep": [],
+            "layout": self.implementation.layout,
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
             "positional": [spec.name for spec in case.specification.positional],
             "options": {**explicit, **case.options, **case.tunables},

@@ -32,7 +32,7 @@ from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
 
-__all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied"]
+__all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied", "end_marked"]
 
 # glibc fills fresh memory with the complement of this byte, 0x7f: a huge number (NaN in float16) wherever a kernel
 # returns memory that it never wrote. Its cache of small blocks would hand them out as they were freed.
@@ -191,7 +191,7 @@ class Sandbox:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        _end_marked(f"{MARK}={self._mark}".encode())
+        end_marked(f"{MARK}={self._mark}".encode())
         shutil.rmtree(self._folder, ignore_errors=True)
         self._process = self._connection = None
         self._warm = False
@@ -356,7 +356,7 @@ def _prepare_worker(memory: int | None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _end_marked(mark: bytes) -> None:
+def end_marked(mark: bytes) -> None:
     """End every process with a mark in its environment: those that left the worker's group as well."""
     for _ in range(ROUNDS):  # one may have started another meanwhile
         marked = list(_marked(mark))

@@ -29,7 +29,7 @@ from conformance.isolation.backends import NumpyArrays, TorchArrays, arrays_of, 
 from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
-from conformance.parallel.driver import RankError
+from conformance.parallel.driver import RankDriver, RankError
 from conformance.registry import Registration
 
 __all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
@@ -175,6 +175,8 @@ class Worker:
         arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
         options = {name: as_argument(call["kinds"].get(name, ""), value) for name, value in call["options"].items()}
         positional = [arguments.pop(name) for name in call["positional"]]
+        if isinstance(self.function, RankDriver):
+            self.function.layout = call["layout"]  # which may be declared for this hunt only
         with self.arrays.calling(self.registration.function):
             result = self.function(*positional, **arguments, **options)
         if self.connection is not None and os.getpid() != self.process:

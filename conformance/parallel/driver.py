@@ -50,6 +50,9 @@ def is_per_rank(function: Callable[..., Any], name: str, method: Method) -> bool
 class RankDriver:
     """A function of one process as an implementation of a method.
 
+    Attributes:
+        layout: as below; a hunt may declare another.
+
     Args:
         function: called as function(arrays..., options..., facts of its process) on each process.
         name: of it, for errors.

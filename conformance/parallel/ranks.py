@@ -27,7 +27,7 @@ Array = Any  # a tensor
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
 # Seconds that the other processes get to tell what went wrong after one has.
-GRACE = 0.5
+GRACE = 1.0
 
 # Seconds between looks at processes that have not answered; after how many of them without anything done they wait for each other.
 WATCH = 0.05
@@ -174,13 +174,13 @@ class _Pool:
         answers: dict[int, Any] = {}
         failures: list[Failure] = []
         watched, until = _Watch(self.processes), float("inf")
-        while len(answers) + len(failures) < len(jobs) and time.monotonic() < until:
+        while len(answers) < len(jobs) and time.monotonic() < until:
             ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in answers], WATCH)
             for rank in [rank for rank, pipe in enumerate(self.pipes) if pipe in ready]:
                 try:
                     answer = pickle.loads(self.pipes[rank].recv_bytes())
                 except (EOFError, OSError):
-                    answer = Failure("", f"rank {rank} of {len(jobs)} {self._ending(rank)}", ended=True)
+                    answer = self._ended(rank, len(jobs))
                 if isinstance(answer, Failure):
                     failures.append(answer)
                 answers[rank] = answer
@@ -189,16 +189,19 @@ class _Pool:
                 silent = ", ".join(str(rank) for rank in range(len(jobs)) if rank not in answers)
                 failures.append(Failure("", f"of {len(jobs)} processes, rank {silent} waits for what does not come", waiting=True))
                 break
-            if len(answers) == len(jobs):
-                break
+        if failures and not failures[0].waiting:
+            failures += [ended for rank in range(len(jobs)) if rank not in answers and (ended := self._ended(rank, len(jobs), os.WNOHANG))]
         # The others may only have lost their connection to one that ended.
         failures.sort(key=lambda failure: not failure.ended)
         return failures[0] if failures else [answers[rank] for rank in range(len(jobs))]
 
-    def _ending(self, rank: int) -> str:
-        _, status = os.waitpid(self.processes[rank], 0)
+    def _ended(self, rank: int, size: int, options: int = 0) -> Failure | None:
+        process, status = os.waitpid(self.processes[rank], options)
+        if not process:
+            return None
         code = os.waitstatus_to_exitcode(status)
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with status {code}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with status {code}"
+        return Failure("", f"rank {rank} of {size} {how}", ended=True)
 
     def stop(self) -> None:
         """End the processes."""

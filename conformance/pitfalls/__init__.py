@@ -77,12 +77,14 @@ _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 
 # Modules of this package that declare pitfalls; one for each family.
 _FAMILIES = (
-    "logits", "masking", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
+    "logits", "masking", "windows", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
-    "routing", "load_balance", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts", "caches", "ring",
-    "quantisation", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales", "low_precision_forms",
+    "routing", "load_balance", "capacity", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts",
+    "cache_pages", "cache_reads", "ring",
+    "quantisation", "quantisation_sharing", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales",
+    "low_precision_forms",
 )  # fmt: skip
 
 

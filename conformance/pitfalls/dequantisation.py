@@ -12,7 +12,7 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array
-from conformance.pitfalls.quantisation import FLOAT8, INT8, Quantisation
+from conformance.pitfalls.quantisation import BLOCKS, FLOAT8, INT8, BlocksOfEqualLength, Quantisation, RaggedBlockAsBefore
 from oracle.codes import CODE_FORMATS
 
 __all__ = ["Dequantize"]
@@ -117,30 +117,18 @@ class SubnormalsReadAsZero(Dequantize):
         return np.where(np.abs(self.codes) < self.form.smallest_normal, 0, self.codes)
 
 
-class RaggedScaleBefore(Dequantize):
+class RaggedScaleBefore(RaggedBlockAsBefore, Dequantize):
     name = "ragged-block-with-scale-before"
-    explanation = "The last block, which is shorter, uses the scale of the one before it."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        return np.minimum(tokens // self.block_size, self.shape[2] // self.block_size - 1)
 
 
-class EqualParts(Dequantize):
+class EqualParts(BlocksOfEqualLength, Dequantize):
     name = "blocks-of-equal-length"
-    explanation = "The tokens are cut into equal parts, as many as there are scales, instead of into blocks of the given size."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size > 1 and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        return tokens // -(-self.shape[2] // self.arguments["scales"].shape[2])
 
 
 class NextBlock(Dequantize):
     name = "scale-of-next-block"
     explanation = "The last token of a block gets the scale of the next one."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
+    citation = BLOCKS
     needs = "granularity == 'block' and l > block_size > 1"
 
     def block_of(self, tokens: Array) -> Array:
@@ -150,7 +138,7 @@ class NextBlock(Dequantize):
 class BlocksInterleaved(Dequantize):
     name = "scales-interleaved"
     explanation = "Token i gets scale i mod the number of scales, as when they are tiled instead of repeated."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
+    citation = BLOCKS
     needs = "granularity == 'block' and l > block_size > 1"
 
     def block_of(self, tokens: Array) -> Array:

@@ -97,7 +97,8 @@ _local(
 _local(
     "global-tokens-taken-for-range", "All tokens from the first to the last of those listed are global.", needs="tokens > 0",
     keys=lambda given, sizes, setting: _with(
-        {**given, "global_tokens": range(min(given["global_tokens"]), max(given["global_tokens"]) + 1)}, sizes, setting
+        {**given, "global_tokens": range(min(given["global_tokens"], default=0), max(given["global_tokens"], default=-1) + 1)},
+        sizes, setting,
     ),
 )  # fmt: skip
 _local(

@@ -15,9 +15,10 @@ from conformance.pitfalls.dense import Array, Steps
 from oracle import METHODS
 from oracle.codes import CODE_FORMATS, CodeFormat
 
-__all__ = ["Quantisation", "Quantize", "spacing_of"]
+__all__ = ["BLOCKS", "FLOAT8", "INT8", "BlocksOfEqualLength", "Quantisation", "Quantize", "RaggedBlockAsBefore", "spacing_of"]
 
 FLOAT8 = "Micikevicius et al. 2022, section 3, arXiv:2209.05433"
+BLOCKS = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
 INT8 = "Dettmers et al. 2022, eq. 1, arXiv:2208.07339"
 AXES = {"tensor": (0, 1, 2, 3), "token": (3,), "channel": (2,)}
 
@@ -66,6 +67,31 @@ class Quantisation(Steps):
     def spread(self, scales: Array) -> Array:
         """The scale of every element, as far as it differs."""
         return scales[:, :, self.block_of(np.arange(self.shape[2]))] if self.granularity == "block" else scales
+
+
+class RaggedBlockAsBefore(Quantisation):
+    """The last block, which is shorter, uses the scale of the one before it."""
+
+    explanation = "The last block, which is shorter, uses the scale of the one before it."
+    citation = BLOCKS
+    needs = "granularity == 'block' and l > block_size and l % block_size != 0"
+
+    def block_of(self, tokens: Array) -> Array:
+        """The block that a token is in."""
+        return np.minimum(tokens // self.block_size, self.shape[2] // self.block_size - 1)
+
+
+class BlocksOfEqualLength(Quantisation):
+    """The tokens are cut into equal parts."""
+
+    explanation = "The tokens are cut into equal parts, as many as there are scales, instead of into blocks of the given size."
+    citation = BLOCKS
+    needs = "granularity == 'block' and l > block_size > 1 and l % block_size != 0"
+
+    def block_of(self, tokens: Array) -> Array:
+        """The block that a token is in."""
+        count = -(-self.shape[2] // self.block_size)
+        return tokens // -(-self.shape[2] // count)
 
 
 class Quantize(Quantisation):
@@ -357,78 +383,6 @@ class Multiplied(Quantize):
 
     def quotient(self, scales: Array) -> Array:
         return self.x * self.spread(scales)
-
-
-class NeighbourAtRaggedEdge(Quantize):
-    name = "ragged-block-with-scale-before"
-    explanation = "The last block, which is shorter, uses the scale of the one before it."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        return np.minimum(tokens // self.block_size, self.shape[2] // self.block_size - 1)
-
-
-class BlocksOfEqualLength(Quantize):
-    name = "blocks-of-equal-length"
-    explanation = "The tokens are cut into equal parts, as many as there are blocks, instead of into blocks of the given size."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and l > block_size > 1 and l % block_size != 0"
-
-    def block_of(self, tokens: Array) -> Array:
-        count = -(-self.shape[2] // self.block_size)
-        return tokens // -(-self.shape[2] // count)
-
-
-class FirstTokenOfBlock(Quantize):
-    name = "scale-of-first-token"
-    explanation = "The scale of a block is that of its first token."
-    citation = "Shah et al. 2024, section 3.3, arXiv:2407.08608"
-    needs = "granularity == 'block' and block_size > 1 and l > 1"
-
-    def amax_over(self, magnitude: Array, axes: tuple[int, ...]) -> Array:
-        return magnitude[:, :, :1].max(axis=axes, keepdims=True)
-
-
-class HeadsShareScale(Quantize):
-    name = "heads-share-scale"
-    explanation = "Scales are computed over all heads of a sequence together."
-    citation = INT8
-    needs = "granularity != 'tensor' and h > 1"
-
-    def magnitude(self) -> Array:
-        return np.broadcast_to(super().magnitude().max(axis=1, keepdims=True), self.shape)
-
-
-class SequencesShareScale(Quantize):
-    name = "sequences-share-scale"
-    explanation = "Scales are computed over all sequences of the batch together."
-    citation = INT8
-    needs = "granularity != 'tensor' and b > 1"
-
-    def magnitude(self) -> Array:
-        return np.broadcast_to(super().magnitude().max(axis=0, keepdims=True), self.shape)
-
-
-class FirstHeadForTensor(Quantize):
-    name = "tensor-scale-of-first-head"
-    explanation = "The scale of the tensor is that of the first head of the first sequence."
-    citation = INT8
-    needs = "granularity == 'tensor' and b * h > 1"
-
-    def amax_over(self, magnitude: Array, axes: tuple[int, ...]) -> Array:
-        return super().amax_over(magnitude[:1, :1], axes)
-
-
-class TensorForAll(Quantize):
-    name = "one-scale-for-the-tensor"
-    explanation = "One scale serves the whole tensor, whatever was to have its own."
-    citation = INT8
-    needs = "granularity != 'tensor' and b * h * l * d > 1"
-
-    def magnitude(self) -> Array:
-        magnitude = super().magnitude()
-        return np.full_like(magnitude, magnitude.max())
 
 
 class HalfDoubleRounded(Quantize):

@@ -311,7 +311,7 @@ class Blockwise(RingSteps):
 
     def tokens(self, x: Array) -> Array:
         """The heads of each token side by side, (B, L, H D)."""
-        return x.swapaxes(1, 2).reshape(self.batch, self.queries, -1)
+        return x.swapaxes(1, 2).reshape(self.batch, self.queries, self.heads * self.width)
 
     def active(self, inner: Array) -> Array:
         """The activation."""
@@ -339,7 +339,7 @@ def declare_of_ring(*mistakes: type[RingSteps]) -> None:
 
 declare_of_ring(
     LocalCausality, LaterStepsUnmasked, SkippedByRank, LastStepMissing, OwnKeysOnly, OwnKeysTwice, ValuesStay, PartsAveraged, PartsAddedUp,
-    MergedInBaseTwo, LastPartOnly, EmptyPartsNan, ZigzagNotUndone, ShardsOfEqualLength,
+    MergedInBaseTwo, LastPartOnly, EmptyPartsNan, ZigzagNotUndone,
 )  # fmt: skip
 
 
@@ -384,7 +384,7 @@ class HeadsNotTransposed(Blockwise):
     needs = "h > 1 and l > 1"
 
     def tokens(self, x: Array) -> Array:
-        return x.reshape(self.batch, self.queries, -1)
+        return x.reshape(self.batch, self.queries, self.heads * self.width)
 
 
 class OtherActivation(Blockwise):

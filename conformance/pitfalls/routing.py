@@ -183,7 +183,7 @@ class TiesToHigherIndex(Gating):
     explanation = "Of experts with equal scores the last ones are chosen first, as by a sort that is reversed."
     citation = "pytorch/pytorch, torch.topk: the order of equal elements is not defined"
     occasional = True
-    needs = "x > 1"
+    needs = "x > 1 and ties == 'lower-index'"
 
     def places(self, scores: Array) -> Array:
         return np.argsort(scores, axis=-1, kind="stable")[..., ::-1]

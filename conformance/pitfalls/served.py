@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from conformance.pitfalls import Setting, logits, masking, softmax, tiled  # noqa: F401  (they declare the dense mistakes)
+from conformance.pitfalls import Setting, logits, masking, softmax, tiled, windows  # noqa: F401  (they declare the dense mistakes)
 from conformance.pitfalls.dense import CONVENTIONS, Array, Reference, declare_dense
 from oracle import METHODS
 

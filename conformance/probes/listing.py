@@ -10,6 +10,7 @@ from conformance.invariants import DENSE, MERGE
 from conformance.probes.dense import DENSE_PROBES, MERGE_PROBES, TUNABLE_PROBES, TUNABLE_VALUES
 from conformance.probes.linear import LINEAR_PROBES
 from conformance.probes.maps import MAP_PROBES
+from conformance.probes.parallel import PARALLEL_PROBES
 from conformance.probes.quantised import QUANTISED_PROBES
 from conformance.probes.routing import ROUTING_PROBES
 from conformance.probes.serving import SERVING_PROBES
@@ -25,6 +26,7 @@ PROBES = {
     **SPARSE_PROBES,
     **LINEAR_PROBES,
     **MAP_PROBES,
+    **PARALLEL_PROBES,
     **ROUTING_PROBES,
     **SERVING_PROBES,
     **QUANTISED_PROBES,
@@ -60,11 +62,12 @@ def _listed(implementation: Implementation, dtype: str) -> Iterator[Case]:
 
 
 def listed_case(line: str, implementation: Implementation, dtype: str, given_tunables: Mapping[str, int] | None = None) -> Case:
-    """A case from the part of its line that matters: batches and heads are 1 where not given, Dv is D, tunables are usual ones."""
+    """A case from the part of its line that matters: batches and heads are 1 where not given, Dv is D, tunables usual ones."""
     words = dict(word.split("=", 1) for word in line.split())
     given = {**{letter: "1" for letter in get_method(implementation.method).signature.dims if letter in "bhg"}, **words}
-    if "d" in given:
+    if "d" in given and "e" in get_method(implementation.method).signature.dims:
         given.setdefault("e", given["d"])
     case = parse_case(" ".join([implementation.method, dtype, *(f"{name}={value}" for name, value in given.items())]))
     tunables = {name: TILES.get(tunable.kind) or tunable.choices[0] for name, tunable in implementation.tunables.items()}
-    return replace(case, tunables={**tunables, **(given_tunables or {})})
+    own = {name: value for name, value in case.tunables.items() if name in tunables and implementation.tunes({name: value})}
+    return replace(case, tunables={**tunables, **own, **(given_tunables or {})})

@@ -39,7 +39,8 @@ def reading(case: Case, got: np.ndarray, wanted: Expected) -> str:
         return ""
     readers: dict[str, Callable[..., str]] = {"bits": _key, "one_hot": _weights, "ones": _sum}
     said = _gaps(case, got, wanted) or _leaked(case, got, wanted) or _hidden(case, got, wrong)
-    chooses = ("q" in case.arrays and (case.specification.visible or case.specification.foreign)) or case.method in MERGE
+    reads_some = case.specification.visible or case.specification.foreign or case.specification.subject == "cache"
+    chooses = ("q" in case.arrays and reads_some) or case.method in MERGE
     if not said and chooses and values is not None and wrong.any() and values.recipe in readers and values.gain == 1:
         said = readers[values.recipe](case, got.astype(np.float64), wanted, wrong.any(axis=-1))
     return said
@@ -58,6 +59,8 @@ VALUES = {
 
 
 def _query(case: Case, index: tuple[int, ...]) -> str:
+    if case.specification.in_words is not None:
+        return case.specification.in_words(case.options, index)
     letters = case.specification.signature.outputs[0].dims[:-1]
     places = [(ROWS[letter], place, case.dims[letter]) for letter, place in zip(letters, index, strict=True)]
     return ", ".join(f"{name} {place}" for name, place, size in places if size > 1 or name == "query") or "query 0"
@@ -81,13 +84,14 @@ def _key(case: Case, got: np.ndarray, wanted: Expected, wrong: np.ndarray) -> st
     count, recipe = int(np.prod(sizes)), case.arrays[name]
     if recipe.seed or recipe.layout.startswith("expanded") or count > 1 << got.shape[-1]:
         return ""
-    row_axis = next(letter for letter in ("s", "l", "block_size") if letter in letters)
+    row_axis = next(letter for letter in ("s", "l", "block_size", "n") if letter in letters)
     meant, was = _decoded(wanted.value.astype(np.float64), count), _decoded(got, count)
 
     def row(number: int, other: int) -> str:
         here, there = (np.unravel_index(max(one, 0), sizes) for one in (number, other))
         where = list(zip(letters, here, there, strict=True))
-        told = [f"{VALUES[letter]} {a}" for letter, a, b in where if a != b or letter in (row_axis, "num_blocks")]
+        names = {**VALUES, "n": "token"} if case.specification.subject == "cache" else VALUES
+        told = [f"{names[letter]} {a}" for letter, a, b in where if a != b or letter in (row_axis, "num_blocks")]
         return ", ".join(told)
 
     if (other := wrong & (was >= 0) & (meant >= 0) & (was != meant)).any():

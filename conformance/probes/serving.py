@@ -80,7 +80,32 @@ ROTARY_PROBES = (
     "b=2 l=17 d=16 base=100.0 x=one_hot(3)@strided positions=continued_far(1)[1,l]",
 )  # fmt: skip
 
+# Tokens by number, in the order in which they come: a query gives the mean of the numbers of those that it reads.
+TOKENS = "q=zeros(0) k=normal(0) v=bits(0) d=8 e=8"
+CACHE_PROBES = (
+    f"operations=join(0,15);grow(0,1);grow(0,1) {TOKENS}",
+    f"operations=join(0,16);grow(0,17) {TOKENS}",
+    f"operations=join(0,2);grow(0,62) {TOKENS}",
+    f"operations=join(0,33);fork(0,1);grow(0,1);grow(1,1);grow(0,15);grow(1,17) {TOKENS}",
+    f"operations=join(0,32);fork(0,1);grow(0,1);grow(1,1);finish(0);grow(1,1) {TOKENS}",
+    f"operations=join(0,5);fork(0,1);fork(1,2);grow(1,1);grow(0,1);grow(2,1);finish(1);grow(2,1);grow(0,1) {TOKENS}",
+    f"operations=join(0,50);swap_out(0);join(1,20);swap_in(0);grow(0,1) {TOKENS}",
+    f"operations=join(0,17);fork(0,1);swap_out(1);finish(0);join(0,17);swap_in(1);grow(1,1) {TOKENS}",
+    f"operations=join(0,17);preempt(0);join(1,2);resume(0);grow(0,1) {TOKENS}",
+    f"operations=join(0,5);finish(0);join(0,3);grow(0,2) {TOKENS}",
+    f"operations=join(0,5);swap_out(0);finish(0);join(0,5);preempt(0);finish(0);join(0,3) {TOKENS}",
+    f"operations=join(0,3);join(7,20);grow(0,1);grow(7,18);finish(0);grow(7,1) {TOKENS}",
+    # All keys alike: who finds tokens by their keys takes the values of others.
+    f"operations=join(0,17);join(1,33);grow(0,1);fork(1,2);grow(0,16) {TOKENS.replace('k=normal', 'k=zeros')}",
+    f"sliding_window=16 operations=join(0,40);grow(0,1);grow(0,16) {TOKENS}",
+    f"sliding_window=5 operations=join(0,17);fork(0,1);grow(0,12);grow(1,1);grow(1,1) {TOKENS}",
+    f"sliding_window=1 operations=join(0,2);grow(0,3) {TOKENS}",
+    f"h=4 g=2 operations=join(0,3);join(1,2);grow(0,1) {TOKENS}",
+    "operations=join(0,33);grow(0,1) q=normal(0) k=normal(1) v=ones(0) d=8",
+)  # fmt: skip
+
 SERVING_PROBES = {
+    "continuous_batching": CACHE_PROBES,
     "paged_attention": PAGED_PROBES,
     "varlen_attention": VARLEN_PROBES,
     "append_to_pages": APPEND_PROBES,

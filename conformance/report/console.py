@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
@@ -80,7 +80,7 @@ class Display:
         """The callbacks to pass to `conformance.certify.certify`."""
         return Watcher(self._unloadable, self._started, self._hunting, self._finished)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
@@ -108,7 +108,11 @@ class Display:
             self.progress.remove_task(self._task)
             self._task = None
         if not (self.quiet and certificate.verdict == "certified"):
-            show_certificate(self.out, certificate)
+            self.show(certificate)
+
+    def show(self, certificate: Certificate) -> None:
+        """Print a certificate."""
+        show_certificate(self.out, certificate)
 
 
 def show_certificate(out: Console, certificate: Certificate) -> None:

@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, Template
 
 from conformance.certificate import Certificate, environment, replay_line
 from conformance.diagnosis.explaining import pitfalls_named
+from conformance.diagnosis.pictures import Picture
 from conformance.pitfalls import pitfalls_for
-from conformance.report.pictures import Picture, picture_of
 
 __all__ = ["render"]
 
@@ -77,7 +77,7 @@ def _entry(number: int, certificate: Certificate) -> dict[str, Any]:
             }
             for finding, explained in result.findings
         ],
-        "pictures": [_panels(picture) for judgement in result.failing if (picture := picture_of(judgement)) is not None],
+        "pictures": [_panels(picture) for picture in result.pictures],
     }  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from operator import eq
 from typing import Any
 
 from oracle.operations import Moment
@@ -27,10 +28,12 @@ class Pages:
     Args:
         cache: that shows its pages.
         windowed: whether it may drop pages that lie before a sliding window.
+        alike: whether tokens, by number, are the same to a cache: one that goes by content shares the pages of all that have the same
+            keys and values.
     """
 
-    def __init__(self, cache: Any, windowed: bool) -> None:
-        self.cache, self.windowed = cache, windowed
+    def __init__(self, cache: Any, windowed: bool, alike: Callable[[list[int], list[int]], bool] = eq) -> None:
+        self.cache, self.windowed, self.alike = cache, windowed, alike
         self._seen: set[int] = set()
 
     def check(self, moment: Moment) -> None:
@@ -40,9 +43,7 @@ class Pages:
         self._poison()
 
     def _trouble(self, moment: Moment) -> str | None:
-        tables = {
-            int(request): [int(block) for block in table if int(block) >= 0] for request, table in self.cache.block_tables().items()
-        }
+        tables = {int(request): [int(block) for block in table if int(block) >= 0] for request, table in self.cache.block_tables().items()}
         free = Counter(int(block) for block in self.cache.free_blocks())
         for block, times in free.items():
             if times > 1:
@@ -75,7 +76,8 @@ class Pages:
                 first, second = tables[one].index(block), tables[other].index(block)
                 held = [moment.histories[request][at * size : (at + 1) * size] for request, at in ((one, first), (other, second))]
                 common = min(map(len, held))
-                shared = moment.histories[one][0] == moment.histories[other][0] if self.windowed else held[0][:common] == held[1][:common]
+                firsts = (moment.histories[request][:1] for request in (one, other))
+                shared = self.alike(*firsts) if self.windowed else self.alike(held[0][:common], held[1][:common])
                 if not shared or (first != second and not self.windowed):
                     return f"page {block} is owned twice, by requests {one} and {other}, whose tokens there differ,"
         return None

@@ -41,7 +41,8 @@ class Session:
 
     def __init__(self, cache: Any, q: Array, k: Array, v: Array, *, windowed: bool = False) -> None:
         self.cache, self.q, self.k, self.v = cache, q, k, v
-        self.pages = Pages(cache, windowed) if shows_pages(cache) else None
+        self.pages = Pages(cache, windowed, self._alike) if shows_pages(cache) else None
+        self._kept = [x.copy() if isinstance(x, np.ndarray) else x.clone() for x in (k, v)]
 
     def step(self, moment: Moment) -> list[Array]:
         """Do one operation; the outputs of every resident request, (n, Hq, Dv) each, in the order in which they joined.
@@ -50,15 +51,36 @@ class Session:
             PageError: pages do not add up afterwards.
             TypeError, ValueError: the cache answers with something else than what was asked for.
         """
-        self._do(moment.operation, moment)
-        if self.pages is not None:
-            self.pages.check(moment)
-        queries = {}
-        for request in moment.resident:
-            history = moment.histories[request]
-            queries[request] = self.q[history[len(history) - moment.newest(request) :]]
-        answers = self.cache.attend(dict(queries)) if queries else {}
+        try:
+            self._do(moment.operation, moment)
+            self._use_otherwise(moment)
+            if self.pages is not None:
+                self.pages.check(moment)
+            queries = {}
+            for request in moment.resident:
+                history = moment.histories[request]
+                queries[request] = self.q[history[len(history) - moment.newest(request) :]]
+            answers = self.cache.attend(dict(queries)) if queries else {}
+        finally:
+            self._put_back(moment)
         return [self._answer(answers, request, queries[request], moment) for request in queries]
+
+    def _alike(self, one: list[int], other: list[int]) -> bool:
+        """Whether tokens have the same keys and values."""
+        return one == other or (len(one) == len(other) and all(bool((x[one] == x[other]).all()) for x in self._kept))
+
+    def _use_otherwise(self, moment: Moment) -> None:
+        """Overwrite what was just appended where it came from, as an engine does with its buffers: a cache must have copied it."""
+        fed = slice(moment.fed.start, moment.fed.stop)
+        for x in (self.k, self.v):
+            if _writable(x):
+                x[fed] = float("nan")
+
+    def _put_back(self, moment: Moment) -> None:
+        fed = slice(moment.fed.start, moment.fed.stop)
+        for x, own in zip((self.k, self.v), self._kept, strict=True):
+            if _writable(x):
+                x[fed] = own[fed]
 
     def _do(self, operation: Operation, moment: Moment) -> None:
         cache, request = self.cache, operation.request
@@ -84,6 +106,14 @@ class Session:
                 f"attend gives {answer.dtype} {tuple(answer.shape)} {where}, but should give {queries.dtype} {wanted} (n, Hq, Dv)"
             )
         return answer
+
+
+def _writable(x: Array) -> bool:
+    """Whether each element of an array may be written, and lies in memory of its own."""
+    strides = x.strides if isinstance(x, np.ndarray) else x.stride()
+    return (not isinstance(x, np.ndarray) or x.flags.writeable) and all(
+        stride or size <= 1 for stride, size in zip(strides, x.shape, strict=True)
+    )
 
 
 class CacheDriver:

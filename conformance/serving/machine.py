@@ -1,4 +1,4 @@
-"""A state machine over a class of caches, for a test suite of its own: Hypothesis draws the operations and shrinks what fails.
+"""A state machine over a class of caches, for a test suite of its own: Hypothesis draws the operations, and what fails is shrunk.
 
     from conformance.serving.machine import cache_machine
     from my_caches import PagedCache
@@ -6,40 +6,81 @@
     TestPagedCache = cache_machine(PagedCache).TestCase
 
 It runs the cache in the process of the tests, where a debugger can follow it. `attest certify` judges the same operations in a
-worker, with shapes, options and layouts besides; see docs/caches.md.
+worker, with shapes and layouts besides; see docs/caches.md.
+
+Hypothesis shrinks the choices behind a script, and comes to rest where one that is as long as another has to be tried in between:
+``join(0,1);finish(0);join(0,1);preempt(0)``. So its `TestCase` goes on from there with the steps by which `attest certify` shrinks.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, wraps
 from typing import Any, ClassVar
 
-import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from conformance.cases.values import make_floats
-from conformance.isolation.backends import from_numpy, to_numpy
-from conformance.judge import compare
-from conformance.serving.accounts import PageError
-from conformance.serving.driver import FACTS, OPTIONAL, Session
-from oracle import get_method
-from oracle.formats import FORMATS
-from oracle.operations import Moment, Operation, Row, join_operations, play
-from oracle.readings import Expected, budget, expected
-from oracle.readings.contract import contract_for
+from conformance.serving.driver import OPTIONAL
+from conformance.serving.trial import REQUESTS, TOKENS, Subject, Trial, shortest
+from oracle.operations import Operation
 
 __all__ = ["CacheMachine", "cache_machine"]
 
-# Tokens of one run, and of one operation, at most; requests at the same time.
-TOKENS, AT_ONCE, REQUESTS = 120, 9, 5
+# Tokens of one operation, at most.
+AT_ONCE = 9
 
-# What is expected of a query, by dtype and by the tokens that it reads.
-_KNOWN: dict[str, dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]] = {}
-
-DIMS = {"h": 2, "g": 1, "d": 3, "e": 2}
 BLOCK_SIZES = (2, 1, 3, 4)
+
+# Seconds for the shortest script of a failure.
+SHRINKING = 20.0
+
+# Where an error keeps the trial that it is of.
+TRIAL = "attest_trial"
+
+
+class _ShrinkingTestCase:
+    """Makes a machine's `TestCase` one that shrinks what fails; see `shortened`."""
+
+    def __get__(self, machine: object, owner: type[CacheMachine]) -> type[Any]:
+        own: Any = super(CacheMachine, owner).TestCase
+        return _shrinking(own)
+
+
+@lru_cache
+def _shrinking(test_case: type[Any]) -> type[Any]:
+    @wraps(test_case.runTest)  # with the marks by which pytest knows a test of Hypothesis
+    def run(self: Any) -> None:
+        try:
+            test_case.runTest(self)
+        except Exception as error:
+            for one in _each(error):
+                _shorten(one)
+            raise
+
+    # One failure is enough to shrink: others are often the same mistake, as another operation meets it.
+    one = settings(test_case.settings, report_multiple_bugs=False)
+    return type(test_case.__name__, (test_case,), {"runTest": run, "settings": one, "__module__": test_case.__module__})
+
+
+def _each(error: Exception) -> Iterator[Exception]:
+    """Hypothesis raises several failures together."""
+    if isinstance(error, ExceptionGroup):
+        for one in error.exceptions:
+            yield from _each(one)
+    else:
+        yield error
+
+
+def _shorten(error: Exception) -> None:
+    """Replace the note that replays a failure by that of the shortest script which fails alike."""
+    if (trial := vars(error).get(TRIAL)) is None:
+        return
+    short, own = shortest(trial, error, SHRINKING)
+    if own is not error:
+        error.__notes__.remove(trial.replay)
+        error.add_note(f"In short: {own}\n{short.replay}")
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -57,26 +98,16 @@ class CacheMachine(RuleBasedStateMachine):
     dtype: ClassVar[str] = "float32"
     keywords: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[Operation] = []
-        self.moment: Moment | None = None
-        self.tunables: dict[str, int] = {}
+    TestCase = _ShrinkingTestCase()
 
-    @initialize(block_size=st.sampled_from(BLOCK_SIZES), window=st.sampled_from((None, None, 1, 3)))
-    def start(self, block_size: int, window: int | None) -> None:
-        """An empty cache."""
-        form = FORMATS[self.dtype]
-        shapes = {"q": (DIMS["h"], DIMS["d"]), "k": (DIMS["g"], DIMS["d"]), "v": (DIMS["g"], DIMS["e"])}
-        self.plain = {name: make_floats("normal", seed, 1.0, (TOKENS, *shapes[name]), form) for seed, name in enumerate(shapes)}
-        arrays = [from_numpy(self.backend, x) for x in self.plain.values()]
-        taken = inspect.signature(self.cache).parameters
-        self.window = window if "sliding_window" in taken else None
-        self.tunables = {"block_size": block_size} if "block_size" in taken else {}
-        most = {"max_requests": REQUESTS, "max_tokens": REQUESTS * TOKENS}
-        facts = {name: most.get(name) or fact([], *arrays) for name, fact in FACTS.items() if name in taken}
-        options = {} if self.window is None else {"sliding_window": self.window}
-        self.session = Session(self.cache(**facts, **self.tunables, **options, **self.keywords), *arrays, windowed=bool(self.window))
+    @initialize(
+        block_size=st.sampled_from(BLOCK_SIZES), sliding_window=st.sampled_from((None, None, 1, 3)),
+        scale=st.sampled_from((None, None, 0.3)), tokens=st.integers(1, AT_ONCE),
+    )  # fmt: skip
+    def start(self, tokens: int, **choices: Any) -> None:
+        """A cache with one request: Hypothesis may never let another join."""
+        self.trial = Trial(Subject(self.cache, self.backend, self.dtype, self.keywords), choices)
+        self.do(Operation("join", 0, tokens))
 
     def can(self, verb: str) -> bool:
         """Whether the cache has what an operation takes."""
@@ -84,12 +115,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     def within(self, state: str) -> list[int]:
         """The requests that are in a state."""
-        return [] if self.moment is None else [request for request, own in self.moment.states.items() if own == state]
+        return [request for request, own in self.requests.items() if own == state]
 
     @property
     def requests(self) -> dict[int, str]:
         """All requests, with their states."""
-        return {} if self.moment is None else self.moment.states
+        return self.trial.states
 
     @property
     def absent(self) -> int:
@@ -98,7 +129,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def room(self, tokens: int) -> int:
         """As many of some tokens as there are left."""
-        used = sum(one.number or 0 for one in self.operations if one.verb in ("join", "grow"))
+        used = sum(one.number or 0 for one in self.trial.operations if one.verb in ("join", "grow"))
         return min(tokens, TOKENS - used)
 
     @precondition(lambda self: len(self.requests) < REQUESTS and self.room(1))
@@ -112,6 +143,18 @@ class CacheMachine(RuleBasedStateMachine):
     def grow(self, tokens: int, data: st.DataObject) -> None:
         """More tokens."""
         self.do(Operation("grow", self.choose(data, "resident"), self.room(tokens)))
+
+    @precondition(lambda self: self.within("resident") and self.room(REQUESTS) == REQUESTS)
+    @rule()
+    def decode(self) -> None:
+        """A token more for each, which is what a server does most of the time."""
+        for request in self.within("resident"):
+            self.do(Operation("grow", request, 1))
+
+    @precondition(lambda self: not self.requests and not self.room(1))
+    @rule()
+    def idle(self) -> None:
+        """All have left and no tokens are left: Hypothesis wants a rule that applies, whatever came before."""
 
     @precondition(lambda self: self.within("resident") and len(self.requests) < REQUESTS and self.can("fork"))
     @rule(data=st.data())
@@ -155,71 +198,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     def do(self, operation: Operation) -> None:
         """One operation, then the outputs of all."""
-        self.operations.append(operation)
-        *_, self.moment = play(self.operations)
         try:
-            answers = self.session.step(self.moment)
-        except PageError as error:
-            raise AssertionError(f"{error}\n{self.replay}") from None
+            self.trial.do(operation)
         except Exception as error:
-            error.add_note(self.replay)
+            error.add_note(self.trial.replay)
+            vars(error)[TRIAL] = self.trial
             raise
-        self.check(self.moment, [to_numpy(self.backend, answer) for answer in answers])
-
-    def check(self, moment: Moment, answers: list[np.ndarray]) -> None:
-        """Hold the outputs of all resident requests against the oracle."""
-        asked = tuple(
-            Row(moment.step, request, tuple(moment.histories[request][: len(moment.histories[request]) - later]))
-            for request in moment.resident
-            for later in range(moment.newest(request) - 1, -1, -1)
-        )
-        if not asked:
-            return
-        got, wanted = np.concatenate(answers), self.wanted([self.visible(row) for row in asked])
-        ratio, agrees = compare(got, wanted)
-        if not agrees.all():
-            index = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
-            row = asked[int(index[0])]
-            raise AssertionError(
-                f"request {row.request} reads {got[index]:.9g} with its token {len(row.tokens) - 1}, but should read "
-                f"{wanted.value[index]:.9g} within {wanted.budget[index]:.3g}, after operation {moment.step}, {moment.operation}\n"
-                f"{self.replay}"
-            )
-
-    def visible(self, row: Row) -> tuple[int, ...]:
-        """The tokens that a query reads, its own last."""
-        return row.tokens if self.window is None else row.tokens[-self.window :]
-
-    def wanted(self, reads: list[tuple[int, ...]]) -> Expected:
-        """What the oracle expects of queries that read some tokens, the last of which is their own: (rows, Hq, Dv).
-
-        Nearly all have been asked before, in an earlier operation or in another run: the tokens are always the same.
-        """
-        known = _KNOWN.setdefault(self.dtype, {})
-        new = [read for read in dict.fromkeys(reads) if read not in known]
-        if new:
-            tokens = 1 + max(max(read) for read in new)
-            mask = np.zeros((len(new), tokens), dtype=bool)
-            for index, read in enumerate(new):
-                mask[index, list(read)] = True
-            queries = self.plain["q"][[read[-1] for read in new]]
-            q, k, v = (np.swapaxes(x, 0, 1)[None] for x in (queries, self.plain["k"][:tokens], self.plain["v"][:tokens]))
-            [bound] = budget(get_method("attention"), {"q": q, "k": k, "v": v, "mask": mask}, contract_for(self.dtype, self.dtype))
-            made = expected(bound, self.dtype)
-            known |= {read: (made.value[0, :, index], made.budget[0, :, index]) for index, read in enumerate(new)}
-        values, budgets = zip(*(known[read] for read in reads), strict=True)
-        return Expected(np.stack(values), np.stack(budgets))
-
-    @property
-    def replay(self) -> str:
-        """The line that runs the operations so far in a worker."""
-        given = [f"{name}={size}" for name, size in DIMS.items()]
-        given.append(f"operations={join_operations(self.operations)}")
-        given += [f"sliding_window={self.window}"] * (self.window is not None)
-        given += [f"{name}=normal({seed})" for seed, name in enumerate(self.plain)]
-        given += [f"{name}={value}" for name, value in self.tunables.items()]
-        target = f"{self.cache.__module__}:{self.cache.__qualname__}"
-        return f"attest replay 'target={target} backend={self.backend} continuous_batching {self.dtype} {' '.join(given)}'"
 
 
 def cache_machine(cache: Any, *, backend: str = "numpy", dtype: str = "float32", **keywords: Any) -> type[CacheMachine]:

@@ -120,7 +120,7 @@ def sigmoid(x: Any) -> Any:
 
 def _bounded_sigmoid(x: Bounded) -> Bounded:
     contract, value = x.contract, sigmoid(x.value)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # 0 * inf, which is not looked at below
         # The logarithm of a sigmoid has a slope between 0 and 1, which grows at most by e^error on the way to a smaller argument.
         argument = x.full_error + 3 * contract.unit_roundoff * (np.abs(x.value) + x.full_error)
         slope = np.minimum(sigmoid(-x.value) * np.exp(np.minimum(argument, 1.0)), 1.0)

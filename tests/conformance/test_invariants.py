@@ -92,6 +92,15 @@ def test_a_right_kernel_keeps_all_invariants(kernel, dtype):
     assert findings_of(examiner_of(kernel, dtype), examples=200, seed=1) == []
 
 
+@pytest.mark.parametrize("drawn", ["l=2 s=2 mask=empty(0)[s]", "l=3 s=2"])
+def test_a_prefix_has_fewer_values_to_take_the_mean_of(drawn):
+    lengths, *mask = drawn.split(" mask=")
+    line = f"attention float32 b=1 h=1 d=1 g=1 e=1 {lengths} causal=True q=normal(0) k=normal(0) v=normal(0)"
+    case = parse_case(f"{line}{''.join(f' mask={one}' for one in mask)} invariant=causal-prefix")
+    examiner = examiner_of("right_with_means", conventions={"empty_row": "mean"})
+    assert examiner.examine(case).finding is None
+
+
 @pytest.mark.parametrize(
     ("convention", "value", "name"),
     [("causal_alignment", "top-left", "rows-alone"), ("empty_row", "nan", "convexity"), ("head_map", "interleaved", "head-alone")],

@@ -20,7 +20,7 @@ from conformance.invariants import DENSE, MERGE
 from conformance.isolation.sandbox import InProcess
 from conformance.judge import Judgement
 from conformance.probes import probe_cases
-from conformance.registry import Implementation
+from conformance.registry import STANDARD, Implementation
 from oracle import METHODS
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS
@@ -32,7 +32,9 @@ KERNELS = "tests/conformance/kernels.py"
 
 
 def anything_of(method):
-    return Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords)
+    """Takes every option; of the tunables those by which processes share the work, on which mistakes depend."""
+    shared = {name: STANDARD[name] for name in METHODS[method].tunables if name in STANDARD and METHODS[method].sharded}
+    return Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords, tunables=shared)
 
 
 def drawn(method, count):

@@ -17,6 +17,7 @@ from conformance.registry import Implementation, block_sizes, split_counts
 from oracle import METHODS
 from oracle.dense import allowed_keys
 from oracle.formats import FORMATS
+from oracle.operations import rows
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS
 
@@ -204,6 +205,26 @@ def mean_of_read(method, given, values):
         rows = [np.array([values[row[t // size], t % size] for t in range(n)]).reshape(n, *values.shape[2:]) for row, n in tables]
     means = [own.mean(axis=0) if len(own) else np.zeros(own.shape[1:]) for own in rows]
     return np.repeat(np.array(means), group, axis=1).reshape(-1, heads, values.shape[-1])
+
+
+def test_the_probes_of_caches_give_the_mean_of_the_tokens_that_a_request_has():
+    means = 0
+    for case in probe_cases(taking_everything("continuous_batching"), "float64"):
+        given, window, group = case.arguments(), case.options.get("sliding_window", 0), case.dims["h"] // case.dims["g"]
+        for row, got in zip(rows(given["operations"]), METHODS["continuous_batching"](**given), strict=True):
+            means += case.arrays["v"].recipe == "bits"
+            np.testing.assert_allclose(got, np.repeat(given["v"][list(row.tokens[-window:])].mean(axis=0), group, axis=0), rtol=1e-12)
+    assert means > 400
+
+
+def test_a_probe_names_the_token_of_another_request_that_was_read():
+    script = "operations=join(0,2);join(7,3);grow(0,1) sliding_window=1"
+    case = parse_case(f"continuous_batching float32 h=1 g=1 d=2 e=4 {script} q=zeros(0) k=normal(0) v=bits(0)")
+    given = case.arguments()
+    wanted = expected(budget(METHODS["continuous_batching"], given, CONTRACTS["float32"])[0], "float32")
+    got = wanted.value.copy()
+    got[-2] = given["v"][4]
+    assert reading(case, got, wanted) == "request 0, token 2 of it, after operation 2, grow(0,1) read token 4 where token 5 was meant"
 
 
 def test_the_probes_of_writing_say_which_row_each_place_holds():

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from conformance.cases import parse_case
 from conformance.certificate import Certificate
 from conformance.cli import main
+from conformance.diagnosis.pictures import MOST, picture_of
 from conformance.diagnosis.weighing import keys_shown, weighing
 from conformance.hunting.hunt import HuntResult
 from conformance.judge import Finding, Judgement
 from conformance.registry import Implementation
 from conformance.report.html import render
-from conformance.report.pictures import MOST, picture_of
 from oracle.readings import Expected
 from oracle.readings.contract import CONTRACTS
 
@@ -52,7 +52,7 @@ def certificate(verdict, number=0, text="", dtype="float32"):
     if verdict == "refuted":
         judgement = judged()
         result.findings = [(replace(judgement.finding, message=f"{judgement.finding.message}{text}", details=text), ["scale-twice"])]
-        result.failing = [judgement]
+        result.pictures = [picture_of(judgement)]
     if verdict == "inconclusive":
         result.not_ruled_out = ["unstable-softmax"]
     return Certificate(f"my_kernel.py:flash_{number}", implementation, dtype, result=result)

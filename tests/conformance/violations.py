@@ -49,6 +49,12 @@ def right(q, k, v, *, mask=None, bias=None, causal=False, scale=None):
     return _attend(_logits(q, k, mask, bias, causal, scale), v, q)
 
 
+def right_with_means(q, k, v, *, mask=None, bias=None, causal=False, scale=None):
+    logits = _logits(q, k, mask, bias, causal, scale)
+    means = _values(q, v).mean(axis=2, keepdims=True) if v.shape[2] else 0
+    return np.where(np.isneginf(logits).all(axis=-1, keepdims=True), means, _attend(logits, v, q)).astype(q.dtype)
+
+
 def right_with_lse(q, k, v, *, mask=None, bias=None, causal=False, scale=None, sinks=None):
     return _with_lse(_logits(q, k, mask, bias, causal, scale), v, q, sinks)
 

@@ -50,6 +50,18 @@ def test_equal_logits_are_an_exact_tie_however_uncertain_the_softmax_is():
     assert not judged(GATE, {**arguments, "k": 3}, [np.array([[1, 2, 3]]), GATE(logits, 3)[1].astype(np.float32)])
 
 
+@pytest.mark.parametrize("groups", [{}, {"groups": 2, "top_groups": 1}])
+def test_exact_ties_may_fall_either_way_where_that_is_declared(groups):
+    logits = np.array([[1.7, 0.3, 1.7, 0.3]], np.float32)
+    arguments = {"logits": logits, "k": 2, "ties": "any", **groups}
+    first, weights = GATE(**arguments)
+    other = np.array([[2, 3]]) if groups else first[:, ::-1].copy()
+    weights = weights.astype(np.float32)
+    assert judged(GATE, arguments, [first, weights]) and judged(GATE, arguments, [other, weights])
+    assert not judged(GATE, {**arguments, "ties": "lower-index"}, [other, weights])
+    assert not judged(GATE, arguments, [np.array([[1, 3]]), weights])
+
+
 def test_a_near_tie_may_fall_either_way_with_the_weights_that_belong_to_it():
     close = np.float32(1.7) + np.float32(2**-23)
     logits = np.array([[0.3, 1.7, close, 0.3]], np.float32)

@@ -1,0 +1,1 @@
+"""Kernels of a package that is not part of attest."""
