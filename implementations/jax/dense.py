@@ -63,11 +63,12 @@ def _flash2(logits: Logits, v: Array, sinks: Array | None, block_q: int, block_k
         (maximum, total, weighted), _ = lax.scan(tile, start_state, key_tiles)
         return divided(weighted, total), (maximum + jnp.log(total))[..., 0]
 
-    outs, lses = lax.map(rows, jnp.arange(-(-queries // block_q)) * block_q)
+    count = -(-queries // block_q)
+    outs, lses = lax.map(rows, jnp.arange(count) * block_q)
     # (tiles, B, Hkv, G, block, ...) -> (B, Hq, Lq, ...), without the padding.
-    out = jnp.moveaxis(outs, 0, 3).reshape(batch, groups * per_group, -1 if outs.size else 0, width)
-    lse = jnp.moveaxis(lses, 0, 3).reshape(batch, groups * per_group, -1 if lses.size else 0)
-    return out[:, :, :queries].reshape(batch, groups * per_group, queries, width), lse[:, :, :queries]
+    out = jnp.moveaxis(outs, 0, 3).reshape(batch, groups * per_group, count * block_q, width)
+    lse = jnp.moveaxis(lses, 0, 3).reshape(batch, groups * per_group, count * block_q)
+    return out[:, :, :queries], lse[:, :, :queries]
 
 
 @register("attention", backend="jax", name="jax.standard", dtypes=DTYPES, description="all logits at once, in one compiled program")
