@@ -84,15 +84,6 @@ def test_arrays_without_strides_are_drawn_in_one_layout_and_the_certificate_says
     assert described("torch").notes == []
 
 
-def test_where_shapes_are_compiled_they_come_again_and_another_seed_has_others():
-    def shapes(backend, family):
-        drawn = [random_case(random.Random(number), described(backend), "float32", STAGES[0], family) for number in range(300)]
-        return {(case.dims["l"], case.dims["s"], case.dims["d"]) for case in drawn}
-
-    assert len(shapes("jax", 0)) < 60 < len(shapes("numpy", 0))
-    assert len(shapes("jax", 0) | shapes("jax", 1)) > 1.5 * len(shapes("jax", 0))
-
-
 @pytest.mark.parametrize(("package", "backend"), [("jax.numpy", "jax"), ("jaxlib", "jax"), ("torch.nn", "torch"), ("numpy", "numpy")])
 def test_the_backend_of_a_function_is_that_of_what_its_module_imports(package, backend):
     module = type(sys)("kernels")
