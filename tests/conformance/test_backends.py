@@ -26,7 +26,9 @@ def described(backend):
     return describe(flash, method="attention", backend=backend, name="flash", target="here:flash")
 
 
-@pytest.mark.parametrize("target", ["implementations.torch.sdpa:sdpa", "implementations.numpy.dense:merge", "implementations.torch.sdpa_cuda:sdpa_cudnn"])
+@pytest.mark.parametrize(
+    "target", ["implementations.torch.sdpa:sdpa", "implementations.numpy.dense:merge", "implementations.torch.sdpa_cuda:sdpa_cudnn"]
+)
 def test_a_device_that_is_not_here_is_a_usage_error(target, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = CliRunner().invoke(main, ["certify", target, "--device", "cuda", "--database", "none"])
