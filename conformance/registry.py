@@ -112,11 +112,6 @@ class Implementation:
         """Whether its arrays may lie in memory in any order and with gaps."""
         return BACKENDS[self.backend].strided
 
-    @property
-    def compiles(self) -> bool:
-        """Whether each new shape costs a compilation."""
-        return BACKENDS[self.backend].compiles
-
     def runs_on(self, device: str) -> bool:
         """Whether it runs on a device such as ``cuda:1``."""
         return device.partition(":")[0] in (self.devices or BACKENDS[self.backend].devices)

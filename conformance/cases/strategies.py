@@ -26,41 +26,33 @@ from oracle import get_method
 from oracle.catalogue import Method
 from oracle.signature import ArraySpec
 
-# Shapes of a stage, with the tunables that go with them, where each costs a compilation.
-SHAPES = 24
-
 __all__ = ["cases", "draw_case", "random_case"]
 
 
 @st.composite
-def cases(draw: st.DrawFn, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case:
+def cases(draw: st.DrawFn, implementation: Implementation, dtype: str, stage: Stage) -> Case:
     """The Hypothesis strategy of an implementation's cases."""
-    made = draw_case(lambda options: draw(st.sampled_from(options)), implementation, dtype, stage, family)
+    made = draw_case(lambda options: draw(st.sampled_from(options)), implementation, dtype, stage)
     assume(made is not None)
     assert made is not None, "assume has left"
     return made
 
 
-def random_case(rng: Random, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case:
+def random_case(rng: Random, implementation: Implementation, dtype: str, stage: Stage) -> Case:
     """An independent random case."""
     for _ in range(1000):
-        made = draw_case(rng.choice, implementation, dtype, stage, family)
+        made = draw_case(rng.choice, implementation, dtype, stage)
         if made is not None:
             return made
     restrictions = " and ".join(implementation.restrictions)
     raise UsageError(f"restrictions={restrictions!r} exclude practically every case of {implementation.name}, but should leave some")
 
 
-def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage: Stage, family: int = 0) -> Case | None:
-    """A case for an implementation; None where its restrictions exclude what was drawn.
-
-    Where each new shape costs a compilation, shapes and tunables are those of one of a few for the stage, drawn like any other; another
-    family has others.
-    """
+def draw_case(choose: Choose, implementation: Implementation, dtype: str, stage: Stage) -> Case | None:
+    """A case for an implementation; None where its restrictions exclude what was drawn."""
     method = get_method(implementation.method)
-    sizing = Random(f"{stage.name} {family} {choose(range(SHAPES))}").choice if implementation.compiles else choose
-    tile, tunables = _tunables(sizing, implementation, stage)
-    dims = dimensions(sizing, method, stage, tile)
+    tile, tunables = _tunables(choose, implementation, stage)
+    dims = dimensions(choose, method, stage, tile)
     drawn = {
         name: choose(values)
         if (values := sizes(method, name, stage.longest))

@@ -154,7 +154,7 @@ class Search:
         for _ in range(count):
             if time.monotonic() > until:
                 return
-            yield random_case(self._rng, self.implementation, self.dtype, stage, self.effort.seed)
+            yield random_case(self._rng, self.implementation, self.dtype, stage)
 
     def _directed(self, look: Callable[[Case], Judgement]) -> Judgement | None:
         """Let Hypothesis drive small cases towards a larger error over budget (Loscher and Sagonas 2017, targeted testing).
@@ -169,7 +169,7 @@ class Search:
             max_examples=max(1, self.effort.examples + self._added - self.executed), phases=(Phase.generate, Phase.target), deadline=None,
             database=None, suppress_health_check=list(HealthCheck),
         )  # fmt: skip
-        @given(cases(self.implementation, self.dtype, self.random_stages[0], self.effort.seed))
+        @given(cases(self.implementation, self.dtype, self.random_stages[0]))
         def search(case: Case) -> None:
             if not found and time.monotonic() < self._until:
                 judgement = self._look(case, look)
@@ -190,7 +190,7 @@ class Search:
         for index in range(CANDIDATES * self.effort.examples):
             if not self.adequacy.left or time.monotonic() > self._until:
                 return
-            case = random_case(self._rng, self.implementation, self.dtype, self.random_stages[index % 2], self.effort.seed)
+            case = random_case(self._rng, self.implementation, self.dtype, self.random_stages[index % 2])
             if self.adequacy.exposes(case, self.examiner.wanted(case)):
                 yield case
 

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from conformance import register
 from conformance.registry import block_sizes
-from implementations.jax.logits import Logits, divided, row_shift, weigh, working_dtype
+from implementations.jax.logits import Logits, divided, row_shift, rows_at, weigh, working_dtype
 from implementations.tiling import Window
 
 __all__ = ["flash2", "flash2_with_lse", "merge", "standard", "standard_with_lse"]
@@ -56,18 +56,19 @@ def _flash2(logits: Logits, v: Array, sinks: Array | None, block_q: int, block_k
             scores = logits.at(own, positions)
             highest = jnp.maximum(maximum, scores.max(axis=-1, keepdims=True))
             weights, kept = jnp.exp(scores - row_shift(highest)), jnp.exp(maximum - row_shift(highest))
-            taken = jnp.take(values, positions, axis=2, mode="fill", fill_value=0)
+            taken = rows_at(values, positions, 2)
             return (highest, kept * total + weights.sum(axis=-1, keepdims=True), kept * weighted + weigh(weights, taken)), None
 
         start_state = (maximum, total, jnp.zeros((*shape[:4], width), logits.dtype))
         (maximum, total, weighted), _ = lax.scan(tile, start_state, key_tiles)
         return divided(weighted, total), (maximum + jnp.log(total))[..., 0]
 
-    outs, lses = lax.map(rows, jnp.arange(-(-queries // block_q)) * block_q)
+    count = -(-queries // block_q)
+    outs, lses = lax.map(rows, jnp.arange(count) * block_q)
     # (tiles, B, Hkv, G, block, ...) -> (B, Hq, Lq, ...), without the padding.
-    out = jnp.moveaxis(outs, 0, 3).reshape(batch, groups * per_group, -1 if outs.size else 0, width)
-    lse = jnp.moveaxis(lses, 0, 3).reshape(batch, groups * per_group, -1 if lses.size else 0)
-    return out[:, :, :queries].reshape(batch, groups * per_group, queries, width), lse[:, :, :queries]
+    out = jnp.moveaxis(outs, 0, 3).reshape(batch, groups * per_group, count * block_q, width)
+    lse = jnp.moveaxis(lses, 0, 3).reshape(batch, groups * per_group, count * block_q)
+    return out[:, :, :queries], lse[:, :, :queries]
 
 
 @register("attention", backend="jax", name="jax.standard", dtypes=DTYPES, description="all logits at once, in one compiled program")

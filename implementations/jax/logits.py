@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from implementations.tiling import Band, Window
 
-__all__ = ["HIGHEST", "Logits", "divided", "expanded", "row_shift", "weigh", "working_dtype"]
+__all__ = ["HIGHEST", "Logits", "divided", "expanded", "row_shift", "rows_at", "weigh", "working_dtype"]
 
 # On accelerators JAX multiplies float32 with fewer bits unless it is told otherwise.
 HIGHEST = lax.Precision.HIGHEST
@@ -33,6 +33,13 @@ def row_shift(maximum: Array) -> Array:
 def divided(weighted: Array, total: Array) -> Array:
     """Weighted values over the denominator; zeros where there is nothing to divide by."""
     return weighted / jnp.where(total == 0, 1, total)
+
+
+def rows_at(x: Array, positions: Array, axis: int) -> Array:
+    """Rows at some positions along an axis; zeros beyond the end. Of an empty axis, too, which `jnp.take` refuses."""
+    if not x.shape[axis]:
+        return jnp.zeros((*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :]), x.dtype)
+    return jnp.take(x, positions, axis=axis, mode="fill", fill_value=0)
 
 
 class Logits:
@@ -100,7 +107,7 @@ class Logits:
     @staticmethod
     def _taken(x: Array, positions: Array, axis: int) -> Array:
         """Rows at some positions; zeros beyond the end, so that padding is finite."""
-        return jnp.take(x, positions, axis=axis, mode="fill", fill_value=0)
+        return rows_at(x, positions, axis)
 
     def joined(self, x: Array) -> Array:
         """Undo the groups: (B, Hkv, Hq / Hkv, ...) -> (B, Hq, ...)."""

@@ -75,7 +75,6 @@ class Arrays:
         packages: that it comes from, the one to import first.
         array: what one of its arrays is called.
         strided: whether an array may lie in memory in any order and with gaps; else memory layouts are not varied.
-        compiles: whether each new shape costs a compilation; then shapes come again from case to case.
         devices: where its arrays may lie, by kind; the first is the usual one.
         environment: variables that a worker on the CPU starts with, where the user has not set them.
         shared_modules: whose functions no call may replace.
@@ -87,7 +86,6 @@ class Arrays:
     packages: ClassVar[tuple[str, ...]]
     array: ClassVar[str]
     strided: ClassVar[bool] = True
-    compiles: ClassVar[bool] = False
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     environment: ClassVar[Mapping[str, str]] = {}
     shared_modules: ClassVar[tuple[str, ...]] = ()

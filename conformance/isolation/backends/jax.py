@@ -38,7 +38,6 @@ class JaxArrays(Arrays):
     packages = ("jax", "jaxlib")
     array = "jax.Array"
     strided = False
-    compiles = True
     devices = ("cpu", "cuda", "tpu")
     environment: ClassVar[Mapping[str, str]] = {"JAX_PLATFORMS": "cpu"}
     shared_modules = ("jax", "jax.numpy", "jax.lax", "jax.nn")
