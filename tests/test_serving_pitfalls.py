@@ -12,9 +12,10 @@ from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.pitfalls import pitfalls_for
 from conformance.pitfalls.append import Append
+from conformance.pitfalls.blockwise import Blockwise
 from conformance.pitfalls.caches import Cache
 from conformance.pitfalls.dense import Steps
-from conformance.pitfalls.ring import Blockwise, RingSteps
+from conformance.pitfalls.ring import RingSteps
 from conformance.pitfalls.rotary import Rotary
 from conformance.pitfalls.served import Paged, Varlen
 from conformance.registry import STANDARD, Implementation

@@ -82,7 +82,7 @@ _FAMILIES = (
     "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
     "routing", "load_balance", "capacity", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts",
-    "cache_pages", "cache_reads", "ring",
+    "cache_pages", "cache_reads", "ring", "blockwise",
     "quantisation", "quantisation_sharing", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales",
     "low_precision_forms",
 )  # fmt: skip
