@@ -27,6 +27,7 @@ __all__ = ["attention", "layer"]
         "d == e": "values have the shape of keys",
         "s > 0 and d > 0": "at least one key, of some width",
         "mask_rank in (None, 2, 3, 4) and bias_rank in (None, 2, 3, 4)": "two axes at least",
+        "not causal or scale is None or scale > 0": "PyTorch's is_causal puts -inf in before it scales",
     },
     description="keras.ops.dot_product_attention, PyTorch backend",
 )

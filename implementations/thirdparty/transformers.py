@@ -128,7 +128,10 @@ def eager_sinks(
     "attention",
     backend="torch",
     name="thirdparty.transformers_sdpa",
-    restrictions={"b > 0 and h > 0 and l > 0 and s > 0 and d > 0 and e > 0": "there is something to attend to"},
+    restrictions={
+        "b > 0 and h > 0 and l > 0 and s > 0 and d > 0 and e > 0": "there is something to attend to",
+        "bias_rank in (None, 4)": "position biases have four axes",
+    },
     description="transformers: sdpa_attention_forward",
 )
 def sdpa(

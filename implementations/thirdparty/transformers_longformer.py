@@ -36,7 +36,8 @@ def longformer(q: Tensor, k: Tensor, v: Tensor, *, window: int, global_tokens: S
     whole = -(-length // (2 * window)) * 2 * window
     joined = [pad(x.transpose(1, 2).flatten(2), (0, 0, 0, whole - length)).transpose(0, 1) for x in (q, k, v)]
     module.query, module.key, module.value = (Given(x) for x in joined)
-    module.query_global, module.key_global, module.value_global = (Given(x) for x in joined)
+    module.key_global, module.value_global = (Given(x) for x in joined[1:])
+    module.query_global = Given(joined[0][sorted(set(global_tokens))])  # only of global tokens, the same in every sequence
     marks = torch.zeros(batch, whole)
     marks[:, length:] = -10000.0
     marks[:, list(global_tokens)] = 10000.0
