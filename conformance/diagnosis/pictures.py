@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance.diagnosis.weighing import keys_shown
-from conformance.judge import Judgement, compare
+from conformance.judge import Judgement, compare, settled
 
 __all__ = ["Picture", "picture_of"]
 
@@ -53,7 +53,9 @@ def picture_of(judgement: Judgement) -> Picture | None:
     if judgement.finding is None or not judgement.outputs or not judgement.wanted:
         return None
     worst, found = 0.0, None
-    for spec, got, want in zip(specs, judgement.outputs, judgement.wanted, strict=False):
+    # Together: what one output should be may depend on what another shows to be decided.
+    given = settled(judgement.outputs, judgement.wanted[: len(judgement.outputs)])
+    for spec, got, want in zip(specs, judgement.outputs, given, strict=False):
         if got.shape != want.value.shape or got.size < 2:
             continue  # there is nothing to see in a single element
         ratio, agrees = compare(got, want)

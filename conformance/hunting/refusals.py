@@ -27,7 +27,7 @@ DRAWS = 100
 def simplest_case(
     implementation: Implementation, dtype: str, rng: Random, condition: str = "True", holding: bool = True
 ) -> Case | None:  # fmt: skip
-    """A plain call with several of everything, if possible, and nothing that could be left out; None where restrictions exclude it.
+    """A plain call with several of everything and nothing that could be left out; None where restrictions exclude it.
 
     Args:
         implementation, dtype: whose call.
@@ -35,7 +35,7 @@ def simplest_case(
         condition: on the dimensions.
         holding: whether the condition is to hold.
     """
-    method, second = get_method(implementation.method), None
+    method = get_method(implementation.method)
     # Some restrictions, such as lengths that divide among processes, leave hardly anything to the small stage.
     for stage in [stage for stage in STAGES[:2] for _ in range(DRAWS)]:
         case = random_case(rng, implementation, dtype, stage).plain()
@@ -43,12 +43,10 @@ def simplest_case(
         options = {name: case.options[name] for name in method.required_keywords if name in case.options}
         bare = replace(case, arrays=required, options=options)
         case = bare if bare.consistent else case  # some methods need one of several options
-        fits = case.consistent and implementation.admits(case.facts()) and holds(condition, case.dims) == holding
-        least = min(case.dims.values(), default=2)
-        if fits and least > 1:
+        several = case.consistent and min(case.dims.values(), default=2) > 1
+        if several and implementation.admits(case.facts()) and holds(condition, case.dims) == holding:
             return case
-        second = case if fits and least > 0 and second is None else second
-    return second
+    return None
 
 
 def refused(implementation: Implementation, dtype: str, examine: Callable[[Case], Judgement]) -> dict[str, str]:

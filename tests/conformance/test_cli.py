@@ -236,7 +236,7 @@ def test_an_entry_point_that_cannot_be_loaded_is_named_and_the_others_are_certif
     assert "cannot load no_such_module: ModuleNotFoundError" in done.stderr
     assert "cannot load exiting_module: SystemExit: no device" in done.stderr
     assert "numpy.merge" in done.stdout
-    assert [source for source, _ in json.loads((tmp_path / "out.json").read_text())["problems"]] == ["no_such_module", "exiting_module"]
+    assert [source for source, _ in json.loads((tmp_path / "out.json").read_text())["problems"]][:2] == ["no_such_module", "exiting_module"]
 
 
 def test_filters_that_leave_nothing_are_one_clear_sentence(attest_here, monkeypatch, tmp_path):

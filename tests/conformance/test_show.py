@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from conformance import methods
 from conformance.cli import main
 from conformance.showing.weights import asked_case, drawable, weights_of
 from oracle import METHODS, attention
@@ -113,6 +114,7 @@ def test_a_method_of_a_users_own_whose_output_is_no_weighted_sum_is_not_drawn(tm
         done = show(tmp_path / "own.py:squared_values_for_a_picture", "--out", tmp_path / "never.png")
     finally:
         METHODS.pop("squared_values_for_a_picture", None)
+        methods._REFERENCES.pop("squared_values_for_a_picture", None)
     assert (done.exit_code, "is no weighted sum of its values" in done.stderr) == (2, True), done.output
 
 
