@@ -194,6 +194,4 @@ class Examiner:
         if not case.warm or responses[0].exception is None:
             return None
         # The warm-up is a case of its own: say so rather than blame the one that was asked for.
-        return Judgement(
-            case, Finding("exception", self._warm_up(case), f"raised {responses[0].exception}", details=responses[0].traceback)
-        )
+        return Judgement(case, self.judge.failed(self._warm_up(case), responses[0]))

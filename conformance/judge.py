@@ -18,7 +18,6 @@ from conformance.cases.case import Case
 from conformance.isolation.backends import BACKENDS
 from conformance.isolation.calling import Output, Response
 from conformance.registry import Implementation
-from conformance.serving.accounts import PageError
 from oracle.readings import EXACT_KINDS, Alternatives, Expected, budget, expected
 from oracle.readings.bounded import Bounded
 from oracle.readings.contract import PrecisionContract
@@ -27,9 +26,6 @@ __all__ = ["Finding", "Judge", "Judgement", "compare", "settled", "worst_element
 
 # More than any pool that is made once; a call that leaves one thread or process behind each time gets there soon.
 LEFT_RUNNING = 64 + (os.cpu_count() or 1)
-
-# How the exception begins that says that the pages of a cache do not add up.
-PAGES = f"{PageError.__name__}: "
 
 # An error of so much of the budget may come from another decision, which changed little, rather than from rounding.
 DOUBTFUL = 0.5
@@ -201,10 +197,9 @@ class Judge:
     def failed(self, case: Case, response: Response) -> Finding | None:
         """Findings that leave nothing to compare."""
         if response.exception is not None:
-            if response.exception.startswith(PAGES):
-                return Finding("pages", case, response.exception.removeprefix(PAGES))
-            kind = "hang" if response.waiting else "exception"
-            return Finding(kind, case, f"raised {response.exception}", details=response.traceback)
+            if response.found:
+                return Finding(response.found, case, response.exception)
+            return Finding("exception", case, f"raised {response.exception}", details=response.traceback)
         names = case.specification.signature.outputs
         least = sum(not spec.optional for spec in names)
         if not least <= response.count <= len(names) and len(names) > 1:

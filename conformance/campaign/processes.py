@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from collections import deque
 from typing import Protocol
 
 from conformance.campaign.jobs import Job, Message
-from conformance.isolation.sandbox import end_marked
+from conformance.isolation.processes import end_marked, ending
 
 __all__ = ["Crew", "Processes"]
 
@@ -156,7 +155,7 @@ class Processes:
             self._selector.unregister(process.answers)
             status = process.stop(time.monotonic() + GRACE)
             if process.job is not None:
-                self._messages.append((process.job, {"died": _in_words(status)}))
+                self._messages.append((process.job, {"died": ending(status)}))
             return
         for line in lines:
             assert process.job is not None, "only a job makes a process speak"
@@ -164,7 +163,3 @@ class Processes:
             self._messages.append((process.job, message))
             if "over" in message:
                 process.job = None
-
-
-def _in_words(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended itself with status {status}"

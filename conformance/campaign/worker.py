@@ -5,7 +5,6 @@ It ends with the process that started it, and takes along whatever its kernels s
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import sys
 import traceback
 
 from conformance.campaign.jobs import Job, Message, run_job
-from conformance.isolation.sandbox import PR_SET_PDEATHSIG
+from conformance.isolation.processes import end_with_parent
 
 __all__ = ["main"]
 
@@ -21,8 +20,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point: the one argument is the process that started this one."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # unlike its default, this runs what stops the kernel's process
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):
         return  # it ended before it could be asked for a signal
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

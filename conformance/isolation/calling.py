@@ -64,7 +64,7 @@ class Response:
         outputs: in the order of the signature.
         count: how many there were.
         exception: type and message of an exception, instead.
-        waiting: whether it is that processes which the call uses wait for each other.
+        found: the kind of finding that a driver of attest's own makes of it; "" for an exception of the implementation's.
         traceback: its last frames.
         changed_later: whether a later call changed the outputs.
         changed_earlier: whether this call or the ones just before it changed the output of a case before this one.
@@ -76,7 +76,7 @@ class Response:
     outputs: tuple[Output, ...] = ()
     count: int = 0
     exception: str | None = None
-    waiting: bool = False
+    found: str = ""
     traceback: str = ""
     changed_later: bool = False
     changed_earlier: bool = False
@@ -245,9 +245,10 @@ class Caller:
     def _response(self, report: dict[str, Any], call: dict[str, Any], changed: tuple[str, ...], running: int) -> Response:
         state = tuple(_text(change) for change in report["state"])
         if "exception" in report:
+            found = _text(report["found"])
             return Response(
-                exception=f"{_text(report['exception'])}: {_text(report['message'])}",
-                waiting=bool(report["waiting"]),
+                exception=_text(report["message"]) if found else f"{_text(report['exception'])}: {_text(report['message'])}",
+                found=found,
                 traceback="\n".join(_text(line) for line in str(report["traceback"]).splitlines()),
                 inputs_changed=changed,
                 state_changed=state,

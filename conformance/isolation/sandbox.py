@@ -8,7 +8,6 @@ is defended and what is not.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -19,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket, socketpair
@@ -29,11 +27,12 @@ from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
 from conformance.isolation.backends import BACKENDS
+from conformance.isolation.processes import end_marked, end_with_parent, ending, usage_of
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
 
-__all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied", "end_marked"]
+__all__ = ["MARK", "InProcess", "Limits", "Sandbox", "WorkerDied"]
 
 # glibc fills fresh memory with the complement of this byte, 0x7f: a huge number (NaN in float16) wherever a kernel
 # returns memory that it never wrote. Its cache of small blocks would hand them out as they were freed.
@@ -47,12 +46,7 @@ MARK = "ATTEST_WORKER"
 # OpenMP thread makes a call forty times slower. OpenBLAS threads sleep after 2**4 cycles. What the user has set stays.
 PATIENCE = {"OMP_NUM_THREADS": "1", "OPENBLAS_THREAD_TIMEOUT": "4"}
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
-
 LARGEST_REPLY = 1 << 24
-
-# How often to look for processes that a worker has left, until none is found.
-ROUNDS = 1000
 
 # Seconds between looks at a worker that has not answered yet.
 WATCH = 0.05
@@ -268,11 +262,8 @@ class Sandbox:
     def _processor_seconds(self) -> float:
         """Processor time that the worker has had, all threads together; by the clock where the system does not tell."""
         assert self._process is not None, "only a started worker is waited for"
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return time.monotonic()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        usage = usage_of(self._process.pid)
+        return time.monotonic() if usage is None else usage.seconds
 
     def _look_at_memory(self) -> None:
         """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""
@@ -296,9 +287,7 @@ class Sandbox:
             return WorkerDied("crash", "the worker lost its connection, as when a call closes file descriptors that it did not open")
         if code == -signal.SIGKILL:
             return WorkerDied("crash", "the process was killed by SIGKILL, as a system does that runs out of memory")
-        if code < 0:
-            return WorkerDied("crash", f"the process was killed by {signal.Signals(-code).name}")
-        return WorkerDied("exit", f"the process ended itself with status {code}")
+        return WorkerDied("crash" if code < 0 else "exit", f"the process {ending(code)}")
 
     def _start(self) -> None:
         ours, theirs = socketpair()
@@ -358,30 +347,7 @@ def _prepare_worker(memory: int | None) -> None:
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_marked(mark: bytes) -> None:
-    """End every process with a mark in its environment: those that left the worker's group as well."""
-    for _ in range(ROUNDS):  # one may have started another meanwhile
-        marked = list(_marked(mark))
-        for process in marked:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        if not marked:
-            return
-        time.sleep(0.001)
-
-
-def _marked(mark: bytes) -> Iterator[int]:
-    if sys.platform != "linux":
-        return
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it is not ours, or has just ended
-                if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                    yield int(entry.name)
+    end_with_parent()
 
 
 def _gib(size: int) -> str:

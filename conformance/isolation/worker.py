@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.options import as_argument
-from conformance.errors import UsageError
+from conformance.errors import DriverError, UsageError
 from conformance.isolation.arena import Arena, ArrayView
 from conformance.isolation.backends import Arrays, NumpyArrays, arrays_of, overlap
 from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
-from conformance.parallel.driver import RankDriver, RankError
+from conformance.parallel.driver import RankDriver
 from conformance.registry import Registration
 
 __all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
@@ -238,8 +238,8 @@ def _described(error: BaseException) -> dict[str, Any]:
         limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         message += "" if limit == resource.RLIM_INFINITY else f" (a worker may hold {limit / 2**30:.3g} GiB of private memory)"
     frames = traceback.format_tb(error.__traceback__, limit=-LAST_FRAMES)
-    waiting = isinstance(error, RankError) and error.waiting
-    return {"waiting": waiting, "exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
+    found = error.kind if isinstance(error, DriverError) else ""
+    return {"found": found, "exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
 
 
 def _first_line(error: Exception) -> str:

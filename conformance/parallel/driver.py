@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.layouts import declared_order
+from conformance.errors import DriverError
 from conformance.parallel.ranks import Failure, Job, Ranks
 from conformance.parameters import parameters_of
 from oracle.catalogue import Method
 from oracle.parallel import token_shares
 
-__all__ = ["PROCESS_FACTS", "WORLD_SIZES", "RankDriver", "RankError", "is_per_rank", "joined"]
+__all__ = ["PROCESS_FACTS", "WORLD_SIZES", "RankDriver", "RankError", "RanksWait", "is_per_rank", "joined"]
 
 Array = Any  # a tensor
 
@@ -29,17 +30,18 @@ TELLING = PROCESS_FACTS[:3]
 WORLD_SIZES = (1, 2, 3, 4)
 """Numbers of processes that cases are run on."""
 
+# On which a call runs that does not say.
+USUAL = 2
 
-class RankError(Exception):
-    """What happened on the processes, in words.
 
-    Attributes:
-        waiting: whether they wait for each other.
-    """
+class RankError(DriverError):
+    """What happened on the processes, in words."""
 
-    def __init__(self, message: str, waiting: bool = False) -> None:
-        super().__init__(message)
-        self.waiting = waiting
+
+class RanksWait(RankError):
+    """The processes wait for each other."""
+
+    kind = "hang"
 
 
 def is_per_rank(function: Callable[..., Any], name: str, method: Method) -> bool:
@@ -73,13 +75,13 @@ class RankDriver:
         parameters = parameters_of(function, name)
         self._wants = tuple(fact for fact in PROCESS_FACTS if fact in {parameter.name for parameter in parameters})
         kept = [parameter for parameter in parameters if parameter.name not in PROCESS_FACTS]
-        world_size = inspect.Parameter("world_size", inspect.Parameter.KEYWORD_ONLY, default=WORLD_SIZES[1])
+        world_size = inspect.Parameter("world_size", inspect.Parameter.KEYWORD_ONLY, default=USUAL)
         at_end = [parameter for parameter in kept if parameter.kind is parameter.VAR_KEYWORD]
         self.__signature__ = inspect.Signature([*(one for one in kept if one not in at_end), world_size, *at_end])
         self._zigzag = any(parameter.name == "zigzag" for parameter in kept)
         self._ranks: Ranks | None = None
 
-    def __call__(self, *arrays: Array, world_size: int = WORLD_SIZES[1], **keywords: Any) -> Array:
+    def __call__(self, *arrays: Array, world_size: int = USUAL, **keywords: Any) -> Array:
         """Share out the tokens, run the function on each process, and put its outputs together.
 
         Raises:
@@ -169,4 +171,5 @@ def _as_exception(failure: Failure) -> Exception:
             return kind(failure.message)
         except TypeError:  # it wants more than a message
             pass
-    return RankError(f"{failure.type}: {failure.message}" if failure.type else failure.message, failure.waiting)
+    said = f"{failure.type}: {failure.message}" if failure.type else failure.message
+    return RanksWait(said) if failure.waiting else RankError(said)

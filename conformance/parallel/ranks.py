@@ -6,7 +6,6 @@ locks a computation leaves behind does not survive a fork. All of them end with 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import shutil
@@ -17,14 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
+
+from conformance.isolation.processes import end_with_parent, ending, usage_of
 
 __all__ = ["Answer", "Failure", "Job", "Ranks"]
 
 Array = Any  # a tensor
-
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
 # Seconds that the other processes get to tell what went wrong after one has.
 GRACE = 1.0
@@ -199,9 +197,7 @@ class _Pool:
         process, status = os.waitpid(self.processes[rank], options)
         if not process:
             return None
-        code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with status {code}"
-        return Failure("", f"rank {rank} of {size} {how}", ended=True)
+        return Failure("", f"rank {rank} of {size} {ending(os.waitstatus_to_exitcode(status))}", ended=True)
 
     def stop(self) -> None:
         """End the processes."""
@@ -231,17 +227,9 @@ class _Watch:
 
     def _seconds(self) -> tuple[float, bool]:
         """Processor time that they have had together, and whether one of them is running or could; never stuck where the system is mute."""
-        spent, running = 0, False
-        for process in self.processes:
-            try:
-                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                if sys.platform != "linux":
-                    return 0.0, True
-                continue  # it has ended
-            running |= fields[0] in "RD"
-            spent += int(fields[11]) + int(fields[12])
-        return spent / os.sysconf("SC_CLK_TCK"), running
+        usages = [usage for process in self.processes if (usage := usage_of(process)) is not None]
+        mute = not usages and sys.platform != "linux"
+        return sum(usage.seconds for usage in usages), mute or any(usage.state in "RD" for usage in usages)
 
 
 # A process of a pool.
@@ -250,8 +238,8 @@ class _Watch:
 def _serve(function: Callable[..., Any], rank: int, size: int, store: str, launcher: Connection) -> None:
     import torch.distributed
 
+    end_with_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whose name may mean nothing here
     shared = torch.distributed.FileStore(store, size)  # type: ignore[attr-defined]
     torch.distributed.init_process_group("gloo", store=shared, rank=rank, world_size=size)

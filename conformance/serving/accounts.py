@@ -8,13 +8,16 @@ from itertools import combinations
 from operator import eq
 from typing import Any
 
+from conformance.errors import DriverError
 from oracle.operations import Moment
 
 __all__ = ["PageError", "Pages", "shows_pages"]
 
 
-class PageError(Exception):
+class PageError(DriverError):
     """The pages of a cache do not add up; the message says which page, whose, and after which operation."""
+
+    kind = "pages"
 
 
 def shows_pages(cache: object) -> bool:
