@@ -33,6 +33,7 @@ __all__ = [
     "register",
     "registered",
     "split_counts",
+    "usual_tunables",
     "world_sizes",
     "zigzag_orders",
 ]
@@ -62,7 +63,12 @@ world_sizes = Tunable("choice", WORLD_SIZES)
 zigzag_orders = Tunable("choice", (0, 1))
 
 # The tunables of methods that are no sizes of blocks.
-STANDARD = {"num_splits": split_counts, "world_size": world_sizes, "zigzag": zigzag_orders}
+_OTHER_TUNABLES = {"num_splits": split_counts, "world_size": world_sizes, "zigzag": zigzag_orders}
+
+
+def usual_tunables(names: Iterable[str]) -> dict[str, Tunable]:
+    """What tunables that methods know by name usually are."""
+    return {name: _OTHER_TUNABLES.get(name, block_sizes) for name in names}
 
 
 @dataclass(frozen=True)
@@ -293,7 +299,7 @@ def describe(
     found = taken(called, name, _method(method), None if tunables is None else set(tunables))
     if tunables is None:
         # Without a registration, keywords that the method knows as tunables are drawn by the fuzzer.
-        tunables = {tunable: STANDARD.get(tunable, block_sizes) for tunable in found.tunables}
+        tunables = usual_tunables(found.tunables)
     return Implementation(
         name=name,
         method=method,

@@ -76,6 +76,15 @@ class Moment:
         """For how many of its last tokens a request asks now: those that the operation brought it, or the last."""
         return len(self.fed) if self.fed and request == self.operation.request else 1
 
+    @property
+    def rows(self) -> list[Row]:
+        """The queries that are asked now: those of the newest tokens of every resident request."""
+        made = []
+        for request in self.resident:
+            history = tuple(self.histories[request])
+            made += [Row(self.step, request, history[: len(history) - later]) for later in range(self.newest(request) - 1, -1, -1)]
+        return made
+
 
 @dataclass(frozen=True)
 class Row:
@@ -177,11 +186,5 @@ def count_tokens(operations: Iterable[Operation]) -> int:
 
 @lru_cache(maxsize=256)
 def rows(text: str) -> tuple[Row, ...]:
-    """Every query of a script: after each operation, those of the newest tokens of every resident request."""
-    made = []
-    for moment in play(parse_operations(text)):
-        for request in moment.resident:
-            history = tuple(moment.histories[request])
-            count = moment.newest(request)
-            made += [Row(moment.step, request, history[: len(history) - later]) for later in range(count - 1, -1, -1)]
-    return tuple(made)
+    """Every query of a script, operation by operation."""
+    return tuple(row for moment in play(parse_operations(text)) for row in moment.rows)

@@ -18,7 +18,7 @@ from conformance.pitfalls.dense import Steps
 from conformance.pitfalls.ring import RingSteps
 from conformance.pitfalls.rotary import Rotary
 from conformance.pitfalls.served import Paged, Varlen
-from conformance.registry import STANDARD, Implementation
+from conformance.registry import Implementation, usual_tunables
 from oracle import METHODS
 from oracle.conditions import condition_names
 from oracle.readings import budget, expected
@@ -39,7 +39,7 @@ SCRIPTS = {"float32": 70, "bfloat16": 14, "float64": 4}
 @cache
 def cases(method):
     """Drawn cases on plain numbers: with integers, options and NaN as they are drawn."""
-    shared = {name: STANDARD[name] for name in METHODS[method].tunables if name in STANDARD and METHODS[method].sharded}
+    shared = usual_tunables(("world_size", "zigzag") if METHODS[method].sharded else ())
     implementation = Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords, tunables=shared)
     rng = Random(f"pitfalls {method}")
     return [

@@ -117,11 +117,7 @@ class Trial:
         self._check(self.moment, [to_numpy(self.subject.backend, answer) for answer in answers])
 
     def _check(self, moment: Moment, answers: Sequence[np.ndarray]) -> None:
-        asked = [
-            Row(moment.step, request, tuple(moment.histories[request][: len(moment.histories[request]) - later]))
-            for request in moment.resident
-            for later in range(moment.newest(request) - 1, -1, -1)
-        ]
+        asked = moment.rows
         if not asked:
             return
         got, wanted = np.concatenate(answers), self._wanted([self._visible(row) for row in asked])

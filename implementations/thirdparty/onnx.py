@@ -11,9 +11,10 @@ from onnx.reference import ReferenceEvaluator
 
 from conformance import register
 
-__all__ = ["CONVENTIONS", "RESTRICTIONS", "attention", "feeds", "model", "whole", "whole_masks"]
+__all__ = ["CONVENTIONS", "OPSET", "RESTRICTIONS", "attention", "model", "whole", "whole_masks"]
 
 Array = np.ndarray
+OPSET = 23
 CONVENTIONS = {"causal_alignment": "top-left"}
 RESTRICTIONS = {
     "mask is None or bias is None": "attn_mask is the one or the other",
@@ -33,10 +34,10 @@ def model(mask: str | None, causal: bool, scale: float | None, softcap: float | 
     node = helper.make_node("Attention", names, ["out"], **attributes)
     output = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
     graph = helper.make_graph([node], "attention", inputs, [output])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
-def feeds(q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None) -> tuple[dict[str, Array], str | None]:
+def _feeds(q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None) -> tuple[dict[str, Array], str | None]:
     """The inputs by name, and the type of the mask."""
     arrays = {"q": q, "k": k, "v": v}
     given = bias if mask is None else mask
@@ -70,7 +71,7 @@ def attention(
     scale: float | None = None,
 ) -> Array:
     """`Attention` in the reference evaluator, without a cache."""
-    arrays, kind = feeds(q, k, v, mask, bias)
+    arrays, kind = _feeds(q, k, v, mask, bias)
     return _evaluator(kind, causal, scale, softcap).run(None, arrays)[0]
 
 

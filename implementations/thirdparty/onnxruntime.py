@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
-import onnxruntime
-
 from conformance import register
-from implementations.thirdparty.onnx import CONVENTIONS, RESTRICTIONS, feeds, model, whole
+from implementations.onnxruntime.sessions import Array, run_node
+from implementations.thirdparty.onnx import CONVENTIONS, OPSET, RESTRICTIONS, whole
 
 __all__ = ["attention", "whole_masks"]
-
-Array = np.ndarray
-
-
-@lru_cache(maxsize=64)
-def _session(mask: str | None, causal: bool, scale: float | None, softcap: float | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    serialized = model(mask, causal, scale, softcap).SerializeToString()
-    return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
 
 
 @register(
@@ -42,9 +28,9 @@ def attention(
     softcap: float | None = None,
     scale: float | None = None,
 ) -> Array:
-    """`Attention` in a session of its own for each set of attributes, without a cache."""
-    arrays, kind = feeds(q, k, v, mask, bias)
-    return _session(kind, causal, scale, softcap).run(None, arrays)[0]
+    """`Attention` without a cache, its mask as it is given: `implementations.onnxruntime` gives it whole ones."""
+    attributes = {"is_causal": int(causal), "scale": scale, "softcap": softcap}
+    return run_node("Attention", [q, k, v, bias if mask is None else mask], ["Y"], attributes, OPSET)[0]
 
 
 @register(

@@ -20,7 +20,7 @@ from conformance.invariants import DENSE, MERGE
 from conformance.isolation.sandbox import InProcess
 from conformance.judge import Judgement
 from conformance.probes import probe_cases
-from conformance.registry import STANDARD, Implementation
+from conformance.registry import Implementation, usual_tunables
 from oracle import METHODS
 from oracle.readings import budget, expected
 from oracle.readings.contract import CONTRACTS
@@ -33,7 +33,7 @@ KERNELS = "tests/conformance/kernels.py"
 
 def anything_of(method):
     """Takes every option; of the tunables those by which processes share the work, on which mistakes depend."""
-    shared = {name: STANDARD[name] for name in METHODS[method].tunables if name in STANDARD and METHODS[method].sharded}
+    shared = usual_tunables(("world_size", "zigzag") if METHODS[method].sharded else ())
     return Implementation("any", method, "numpy", "any:any", options=METHODS[method].keywords, tunables=shared)
 
 

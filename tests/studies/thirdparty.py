@@ -39,6 +39,7 @@ Written by `python tests/studies/thirdparty.py`, run once in each environment (`
 An adapter (`implementations/thirdparty/`) calls what the package ships and nothing else: where it is a module, its projections are replaced
 by the queries, keys and values that are given. What a package documents differently is declared (conventions, layouts), and calls that it
 excludes are not made (restrictions); the certificate says both. What is left is held against the specification.
+JAX's own attention and more of ONNX Runtime's operators are judged with their backends: [backends.md](backends.md).
 
 ## How a refutation is read
 
