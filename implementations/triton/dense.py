@@ -29,7 +29,8 @@ SMALLEST = 16  # of a side of a matrix product
 @triton.jit
 def _forward(
     Q, K, V, MASK, BIAS, SINKS, OUT, LSE,
-    q_b, q_h, q_l, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_e, m_b, m_h, m_l, m_s, a_b, a_h, a_l, a_s, o_p, o_b, o_h, o_l, o_e, l_p, l_b, l_h, l_l,
+    q_b, q_h, q_l, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_e, m_b, m_h, m_l, m_s, a_b, a_h, a_l, a_s, sink_h,
+    o_p, o_b, o_h, o_l, o_e, l_p, l_b, l_h, l_l,
     heads, group, queries, keys, width, values, lowest, highest, per_split, scale, softcap,
     HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_SINKS: tl.constexpr, WIDEN: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -37,43 +38,36 @@ def _forward(
     """One tile of queries of one head, over one part of the keys."""
     tile, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     batch, head = row // heads, row % heads
-    shared = head // group
-    first = tile * BLOCK_Q
-    i = first + tl.arange(0, BLOCK_Q)
-    d = tl.arange(0, BLOCK_D)
-    e = tl.arange(0, BLOCK_E)
-    q = tl.load(
-        Q + batch * q_b + head * q_h + i[:, None] * q_l + d[None, :] * q_d, mask=(i[:, None] < queries) & (d[None, :] < width), other=0.0
-    )
+    shared, first = head // group, tile * BLOCK_Q
+    i, d, e = first + tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
+    some_q, some_d, some_e = i[:, None] < queries, d < width, e[None, :] < values
+    q = tl.load(Q + batch * q_b + head * q_h + i[:, None] * q_l + d[None, :] * q_d, mask=some_q & some_d[None, :], other=0.0)
     if WIDEN:
         q = q.to(tl.float32)
-    start = part * per_split
-    stop = tl.minimum(start + per_split, keys)
     # Keys outside the band of this tile need not be visited; the tiles stay where they are.
-    start = tl.maximum(start, tl.maximum(first + lowest, 0) // BLOCK_K * BLOCK_K)
-    stop = tl.minimum(stop, first + BLOCK_Q + highest)
+    start = tl.maximum(part * per_split, tl.maximum(first + lowest, 0) // BLOCK_K * BLOCK_K)
+    stop = tl.minimum(tl.minimum((part + 1) * per_split, keys), first + BLOCK_Q + highest)
     largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     if HAS_SINKS:  # joins once, whatever the number of parts
-        largest = tl.where(part == 0, tl.load(SINKS + head).to(tl.float32), largest)
+        largest = tl.where(part == 0, tl.load(SINKS + head * sink_h).to(tl.float32), largest)
         total = tl.where(part == 0, 1.0, total)
     acc = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
     for begin in range(start, stop, BLOCK_K):
         j = begin + tl.arange(0, BLOCK_K)
         inside = j < stop
-        k = tl.load(
-            K + batch * k_b + shared * k_h + j[None, :] * k_s + d[:, None] * k_d, mask=inside[None, :] & (d[:, None] < width), other=0.0
-        )
+        k_at = K + batch * k_b + shared * k_h + j[None, :] * k_s + d[:, None] * k_d
+        k = tl.load(k_at, mask=inside[None, :] & some_d[:, None], other=0.0)
         if WIDEN:
             k = k.to(tl.float32)
         logits = tl.dot(q, k, input_precision="ieee").to(tl.float32) * scale
-        if HAS_SOFTCAP:
-            # tanh by an exponential that cannot overflow
+        if HAS_SOFTCAP:  # tanh by an exponential that cannot overflow
             small = tl.exp(-2 * tl.abs(logits / softcap))
             logits = softcap * (1 - small) / (1 + small) * tl.where(logits < 0, -1.0, 1.0)
-        seen = inside[None, :] & (i[:, None] < queries)
+        seen = inside[None, :] & some_q
         if HAS_BIAS:
-            logits += tl.load(BIAS + batch * a_b + head * a_h + i[:, None] * a_l + j[None, :] * a_s, mask=seen, other=0.0).to(tl.float32)
+            bias = tl.load(BIAS + batch * a_b + head * a_h + i[:, None] * a_l + j[None, :] * a_s, mask=seen, other=0.0)
+            logits += bias.to(tl.float32)
         ahead = j[None, :] - i[:, None]
         seen = seen & (ahead >= lowest) & (ahead <= highest)
         if HAS_MASK:
@@ -84,17 +78,16 @@ def _forward(
         weights = tl.exp(logits - shift[:, None])
         kept = tl.exp(largest - shift)
         total = total * kept + tl.sum(weights, 1)
-        v = tl.load(
-            V + batch * v_b + shared * v_h + j[:, None] * v_s + e[None, :] * v_e, mask=inside[:, None] & (e[None, :] < values), other=0.0
-        )
+        v_at = V + batch * v_b + shared * v_h + j[:, None] * v_s + e[None, :] * v_e
+        v = tl.load(v_at, mask=inside[:, None] & some_e, other=0.0)
         if WIDEN:
             v = v.to(tl.float32)
         acc = acc * kept[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee").to(tl.float32)
         largest = higher
     nothing = total == 0.0
     out = acc / tl.where(nothing, 1.0, total)[:, None]
-    kept = (i[:, None] < queries) & (e[None, :] < values)
-    tl.store(OUT + part * o_p + batch * o_b + head * o_h + i[:, None] * o_l + e[None, :] * o_e, out.to(OUT.dtype.element_ty), mask=kept)
+    out_at = OUT + part * o_p + batch * o_b + head * o_h + i[:, None] * o_l + e[None, :] * o_e
+    tl.store(out_at, out.to(OUT.dtype.element_ty), mask=some_q & some_e)
     lse = tl.where(nothing, float("-inf"), largest + tl.log(tl.where(nothing, 1.0, total)))
     tl.store(LSE + part * l_p + batch * l_b + head * l_h + i * l_l, lse, mask=i < queries)
 
@@ -122,7 +115,8 @@ def _parts(
     grid = (triton.cdiv(queries, block_q), batch * heads, num_splits)
     _forward[grid](
         q, k, v, q if mask is None else mask, q if bias is None else bias, q if sinks is None else sinks, out, lse,
-        *q.stride(), *k.stride(), *v.stride(), *_strides(mask), *_strides(bias), *out.stride(), *lse.stride(),
+        *q.stride(), *k.stride(), *v.stride(), *_strides(mask), *_strides(bias),
+        0 if sinks is None else sinks.stride(0), *out.stride(), *lse.stride(),
         heads, heads // groups, queries, keys, width, values, band.lowest, band.highest, per_split,
         float(width**-0.5 if scale is None else scale), 0.0 if softcap is None else float(softcap),
         HAS_MASK=mask is not None, HAS_BIAS=bias is not None, HAS_SOFTCAP=softcap is not None, HAS_SINKS=sinks is not None,
