@@ -90,6 +90,7 @@ class Sandbox:
 
     Attributes:
         past: the cases that the worker has run since it started.
+        device_name: what its maker calls the device of what was loaded last; "" for the processor.
     """
 
     isolated = True
@@ -100,6 +101,7 @@ class Sandbox:
         self.starts = 0
         self.seconds_waiting = 0.0
         self.past: list[Case] = []
+        self.device_name = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket | None = None
         self._mark, self._token, self._folder = "", "", ""
@@ -134,6 +136,7 @@ class Sandbox:
         try:
             reply = self._ask(request, self.limits.first_seconds)
             loaded = [Implementation.from_json(data) for data in reply["implementations"]]
+            self.device_name = str(reply["device_name"])
         except WorkerDied as death:
             raise UsageError(f"{target} cannot be imported: {death}") from None
         except (LookupError, TypeError, AttributeError):
@@ -338,7 +341,8 @@ class InProcess(Sandbox):
 
 def _environment(device: str) -> dict[str, str]:
     """What the backends want a worker to start with on a device."""
-    return {name: text for backend in BACKENDS.values() for name, text in backend.environment.items() if device == "cpu"}
+    kind = device.partition(":")[0]
+    return {name: text for backend in BACKENDS.values() for name, text in backend.environment.get(kind, {}).items()}
 
 
 def _prepare_worker(memory: int | None) -> None:

@@ -135,7 +135,7 @@ class Worker:
         self.state = SharedState(None if self.folder is None else self.folder / DECOY)
         self._running = _running()
         self._remembered.clear()
-        return {"implementations": described}
+        return {"implementations": described, "device_name": self.arrays.device_name}
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call the implementation on each set of arguments in turn; report on all, store the outputs that have the right shape."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, relu, scaled_dot_product_attention, silu
 
 from conformance import register
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.logits import working_dtype
 
 __all__ = ["attend_with_experts", "mix_depths", "mix_dispatched"]
@@ -79,6 +80,7 @@ def mix_depths(
 
 @register("grouped_query_attention_shared_experts", backend="torch", name="torch.gqa_experts", dtypes=DTYPES,
           description="scaled_dot_product_attention, then one batched product for every group")  # fmt: skip
+@where_its_arguments_are
 def attend_with_experts(
     q: Tensor, k: Tensor, v: Tensor, w_in: Tensor, w_out: Tensor, *, causal: bool = False, scale: float | None = None
 ) -> Tensor:  # fmt: skip

@@ -76,7 +76,7 @@ class Arrays:
         array: what one of its arrays is called.
         strided: whether an array may lie in memory in any order and with gaps; else memory layouts are not varied.
         devices: where its arrays may lie, by kind; the first is the usual one.
-        environment: variables that a worker on the CPU starts with, where the user has not set them.
+        environment: for a kind of device, variables that a worker starts with there, where the user has not set them.
         shared_modules: whose functions no call may replace.
         baseline: the registered implementation that a benchmark holds the others against.
     """
@@ -87,7 +87,7 @@ class Arrays:
     array: ClassVar[str]
     strided: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    environment: ClassVar[Mapping[str, str]] = {}
+    environment: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     shared_modules: ClassVar[tuple[str, ...]] = ()
     baseline: ClassVar[str] = ""
 
@@ -116,6 +116,11 @@ class Arrays:
 
     def __init__(self, device: str) -> None:
         self.device = device
+
+    @property
+    def device_name(self) -> str:
+        """What its maker calls the device; "" for the processor."""
+        return ""
 
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A view of shared memory as this backend's array."""

@@ -43,6 +43,11 @@ class TorchArrays(Arrays):
         self.shared = device == "cpu" if shared is None else shared
         self._moved: list[tuple[Any, Any]] = []
 
+    @property
+    def device_name(self) -> str:
+        """As the driver tells it; the other kinds of devices have no names."""
+        return str(self.torch.cuda.get_device_name(self.device)) if self.device.partition(":")[0] == "cuda" else ""
+
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A tensor on shared memory, with its storage offset; or on a copy of its storage, gaps included, on the device."""
         flat = self._tensor(arena.storage(where))
