@@ -25,7 +25,11 @@ NOT_EMPTY = {"b > 0 and h > 0 and l > 0 and s > 0": "fused kernels take no empty
     name="torch.sdpa_efficient",
     dtypes=("float32", *HALVES),
     devices=GPU,
-    restrictions={**NOT_EMPTY, "h == g": "the kernel has no grouped heads"},
+    restrictions={
+        **NOT_EMPTY,
+        "h == g": "the kernel has no grouped heads",
+        "d % 8 == 0 and e % 8 == 0 or dtype == 'float32' and d % 4 == 0 and e % 4 == 0": "rows of 16 bytes, as its loads have",
+    },
     description="F.scaled_dot_product_attention, EFFICIENT_ATTENTION kernel",
 )
 def sdpa_efficient(
