@@ -167,13 +167,19 @@ class Sandbox:
             limit = self.limits.first_seconds
         else:
             limit = self.limits.seconds + 2 * self._first_took + SLOWER * self._slowest
-        reply = self._receive(limit)
+        reply = self._with_device(self._receive(limit))
         took = time.monotonic() - started
         if self._warm:
             self._slowest = max(self._slowest, took)
         else:
             self._first_took = took
         self._warm = True
+        return reply
+
+    def _with_device(self, reply: dict[str, Any]) -> dict[str, Any]:
+        if "lost" in reply:
+            self.stop()
+            raise WorkerDied("crash", f"the device can do nothing more for the process after {reply['lost']}")
         return reply
 
     def restart(self) -> None:
@@ -330,7 +336,7 @@ class InProcess(Sandbox):
 
     def receive(self) -> dict[str, Any]:
         """Run the request now."""
-        return self._worker.answer(self._request)
+        return self._with_device(self._worker.answer(self._request))
 
     def _ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
         reply = self._worker.answer(request)

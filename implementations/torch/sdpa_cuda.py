@@ -1,6 +1,7 @@
 """`torch.nn.functional.scaled_dot_product_attention` on a GPU, one registration for each kernel that it has there.
 
-What each takes is from PyTorch's own checks (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). None has been run by the authors.
+What each takes is from PyTorch's own checks (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp), which look at widths but not at
+strides: arguments are copied where their rows do not lie as the kernels load them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conformance import register
 from implementations.tiling import Window
+from implementations.torch.devices import aligned
 from implementations.torch.sdpa import sdpa
 
 __all__ = ["sdpa_cudnn", "sdpa_efficient", "sdpa_flash"]
@@ -45,7 +47,7 @@ def sdpa_efficient(
 ) -> Tensor:
     """The memory-efficient kernel (Rabe and Staats 2021, arXiv:2112.05682), which takes masks."""
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        return sdpa(q, k, v, mask=mask, bias=bias, causal=causal, window=window, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), mask=mask, bias=bias, causal=causal, window=window, scale=scale)
 
 
 @register(
@@ -70,7 +72,7 @@ def sdpa_cudnn(
 ) -> Tensor:
     """The kernel of cuDNN."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return sdpa(q, k, v, mask=mask, bias=bias, causal=causal, window=window, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), mask=mask, bias=bias, causal=causal, window=window, scale=scale)
 
 
 @register(
@@ -85,4 +87,4 @@ def sdpa_cudnn(
 def sdpa_flash(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """FlashAttention-2, which takes no mask there."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return sdpa(q, k, v, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), scale=scale)

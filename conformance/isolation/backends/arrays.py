@@ -137,6 +137,10 @@ class Arrays:
     def finish(self, result: Any) -> None:
         """Wait until what a call returned has been computed."""
 
+    def lost(self) -> bool:
+        """Whether the device has failed for good, as far as this process goes."""
+        return False
+
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
         return []

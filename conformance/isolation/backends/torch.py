@@ -77,6 +77,14 @@ class TorchArrays(Arrays):
         if self.device.partition(":")[0] == "cuda":
             self.torch.cuda.synchronize(self.device)
 
+    def lost(self) -> bool:
+        """After a fault in a kernel, such as an illegal address, CUDA refuses whatever the process asks of it."""
+        try:
+            self.finish(None)
+        except RuntimeError:
+            return True
+        return False
+
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
         for moved, flat in self._moved:
