@@ -96,7 +96,7 @@ def _parts(
     per_split = -(-per_split // block_k) * block_k or block_k
     grid = (triton.cdiv(queries, block_q), batch * heads, num_splits)
     _forward[grid](
-        present(q, lse), present(k, lse), present(v, lse), present(mask, lse), present(bias, lse), present(sinks, lse), present(out, lse), lse,
+        *(present(x, lse) for x in (q, k, v, mask, bias, sinks, out)), lse,
         *q.stride(), *k.stride(), *v.stride(), *_strides(mask), *_strides(bias),
         0 if sinks is None else sinks.stride(0), *out.stride(), *lse.stride(),
         heads, heads // groups, queries, keys, width, values, band.lowest, band.highest, per_split,

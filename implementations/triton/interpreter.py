@@ -72,8 +72,8 @@ def _remarks() -> tuple[str, ...]:
         return ()
     version = f"Triton {triton.__version__}"
     wrong = [
-        f"{str(dtype).removeprefix('torch.')} is judged in part: the interpreter of {version} {' and '.join(faults(dtype))}, so operands are "
-        "widened to float32 first and PyTorch rounds the results"
+        f"{str(dtype).removeprefix('torch.')} is judged in part: the interpreter of {version} {' and '.join(faults(dtype))}, so operands "
+        "are widened to float32 first and PyTorch rounds the results"
         for dtype in (torch.float16, torch.bfloat16)
         if widened(dtype)
     ]

@@ -82,8 +82,7 @@ def paged(
         group = heads // groups
         tiles = triton.cdiv(group, SMALLEST)
         _decode[(batch, groups * tiles, num_splits)](
-            present(q, lse), present(k_pages, lse), present(v_pages, lse), present(block_table, context_lens), context_lens,
-            present(out, lse), lse,
+            *(present(x, lse) for x in (q, k_pages, v_pages)), present(block_table, context_lens), context_lens, present(out, lse), lse,
             *q.stride(), *k_pages.stride(), *v_pages.stride(), *block_table.stride(), *context_lens.stride(), *out.stride(), *lse.stride(),
             group, tiles, width, values, size, left,
             float(width**-0.5 if scale is None else scale), 0.0 if softcap is None else float(softcap),
