@@ -231,6 +231,7 @@ def register(
     restrictions: Mapping[str, str] | None = None,
     layout: str | None = None,
     devices: tuple[str, ...] = (),
+    remarks: tuple[str, ...] = (),
     description: str = "",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as an implementation of a method.
@@ -250,6 +251,7 @@ def register(
         restrictions: condition -> reason, such as ``{"s > 0": "empty keys raise"}``; ``attest explain`` lists the names.
         layout: order of the axes of its arrays, such as ``"b l h d"``.
         devices: kinds of devices that it runs on, such as ``("cuda",)``; by default every one of the backend. It is left out elsewhere.
+        remarks: sentences for its certificate on what is not judged here, such as how its compiled code rounds where it is interpreted.
         description: one line for ``attest list``.
 
     Raises:
@@ -263,8 +265,10 @@ def register(
         implementation = describe(
             function, method=method, backend=backend, name=name or target.replace(":", "."), target=target, tunables=tunables,
         )  # fmt: skip
+        remarks_of_all = (*implementation.remarks, *remarks)
         implementation = replace(
-            implementation, dtypes=tuple(dtypes), devices=tuple(devices) or implementation.devices, description=description
+            implementation, dtypes=tuple(dtypes), devices=tuple(devices) or implementation.devices, remarks=remarks_of_all,
+            description=description,
         )
         implementation = implementation.declaring(
             options=options, conventions=conventions, restrictions=restrictions, layout=layout, contract=contract

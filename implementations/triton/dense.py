@@ -1,13 +1,12 @@
 """Dense attention in Triton: FlashAttention-2's forward pass, and flash-decoding over splits of the keys.
 
 Shapes: q (B, Hq, Lq, D), k (B, Hkv, Lk, D), v (B, Hkv, Lk, Dv) -> (B, Hq, Lq, Dv). Strides are those of the arguments, whatever
-they are; ragged tiles are masked. Logits, sums and the accumulator are float32. Triton 3.9's interpreter multiplies bfloat16 wrongly
-and cuts off what it stores in it, so there operands are widened first and results are rounded by PyTorch.
+they are; ragged tiles are masked. Logits, sums and the accumulator are float32.
 """
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import INTERPRETED  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -17,13 +16,12 @@ from torch import Tensor
 from conformance import register
 from conformance.registry import split_counts
 from implementations.tiling import Band, Window
-from implementations.torch.softmax import merge_states
+from implementations.triton.softmax import capped, folded, merged, products, settled
 
 __all__ = ["flash", "flash_with_lse", "split_k"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 TILES = {"block_q": (16, 32, 64), "block_k": (16, 32, 64)}
-SMALLEST = 16  # of a side of a matrix product
 
 
 @triton.jit
@@ -57,13 +55,9 @@ def _forward(
         j = begin + tl.arange(0, BLOCK_K)
         inside = j < stop
         k_at = K + batch * k_b + shared * k_h + j[None, :] * k_s + d[:, None] * k_d
-        k = tl.load(k_at, mask=inside[None, :] & some_d[:, None], other=0.0)
-        if WIDEN:
-            k = k.to(tl.float32)
-        logits = tl.dot(q, k, input_precision="ieee").to(tl.float32) * scale
-        if HAS_SOFTCAP:  # tanh by an exponential that cannot overflow
-            small = tl.exp(-2 * tl.abs(logits / softcap))
-            logits = softcap * (1 - small) / (1 + small) * tl.where(logits < 0, -1.0, 1.0)
+        logits = products(q, k_at, inside[None, :] & some_d[:, None], scale, WIDEN)
+        if HAS_SOFTCAP:
+            logits = capped(logits, softcap)
         seen = inside[None, :] & some_q
         if HAS_BIAS:
             bias = tl.load(BIAS + batch * a_b + head * a_h + i[:, None] * a_l + j[None, :] * a_s, mask=seen, other=0.0)
@@ -73,22 +67,11 @@ def _forward(
         if HAS_MASK:
             seen = seen & (tl.load(MASK + batch * m_b + head * m_h + i[:, None] * m_l + j[None, :] * m_s, mask=seen, other=0) != 0)
         logits = tl.where(seen, logits, float("-inf"))
-        higher = tl.maximum(largest, tl.max(logits, 1))
-        shift = tl.where(higher == float("-inf"), 0.0, higher)
-        weights = tl.exp(logits - shift[:, None])
-        kept = tl.exp(largest - shift)
-        total = total * kept + tl.sum(weights, 1)
         v_at = V + batch * v_b + shared * v_h + j[:, None] * v_s + e[None, :] * v_e
-        v = tl.load(v_at, mask=inside[:, None] & some_e, other=0.0)
-        if WIDEN:
-            v = v.to(tl.float32)
-        acc = acc * kept[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee").to(tl.float32)
-        largest = higher
-    nothing = total == 0.0
-    out = acc / tl.where(nothing, 1.0, total)[:, None]
+        largest, total, acc = folded(largest, total, acc, logits, v_at, inside[:, None] & some_e, WIDEN)
+    out, lse = settled(largest, total, acc)
     out_at = OUT + part * o_p + batch * o_b + head * o_h + i[:, None] * o_l + e[None, :] * o_e
     tl.store(out_at, out.to(OUT.dtype.element_ty), mask=some_q & some_e)
-    lse = tl.where(nothing, float("-inf"), largest + tl.log(tl.where(nothing, 1.0, total)))
     tl.store(LSE + part * l_p + batch * l_b + head * l_h + i * l_l, lse, mask=i < queries)
 
 
@@ -102,8 +85,7 @@ def _parts(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Outputs (S, B, Hq, Lq, Dv) and logsumexps (S, B, Hq, Lq) of S parts of the keys."""
     (batch, heads, queries, width), (_, groups, keys, values) = q.shape, v.shape
-    widen = INTERPRETED and q.dtype == torch.bfloat16
-    out = q.new_empty((num_splits, batch, heads, queries, values), dtype=torch.float32 if widen else dtype)
+    out = q.new_empty((num_splits, batch, heads, queries, values), dtype=stored_dtype(dtype))
     lse = q.new_empty((num_splits, batch, heads, queries), dtype=torch.float32)
     if lse.numel() == 0:
         return out.to(dtype), lse
@@ -114,20 +96,19 @@ def _parts(
     per_split = -(-per_split // block_k) * block_k or block_k
     grid = (triton.cdiv(queries, block_q), batch * heads, num_splits)
     _forward[grid](
-        q, k, v, q if mask is None else mask, q if bias is None else bias, q if sinks is None else sinks, out, lse,
+        *(present(x, lse) for x in (q, k, v, mask, bias, sinks, out)), lse,
         *q.stride(), *k.stride(), *v.stride(), *_strides(mask), *_strides(bias),
         0 if sinks is None else sinks.stride(0), *out.stride(), *lse.stride(),
         heads, heads // groups, queries, keys, width, values, band.lowest, band.highest, per_split,
         float(width**-0.5 if scale is None else scale), 0.0 if softcap is None else float(softcap),
         HAS_MASK=mask is not None, HAS_BIAS=bias is not None, HAS_SOFTCAP=softcap is not None, HAS_SINKS=sinks is not None,
-        WIDEN=widen, BLOCK_Q=block_q, BLOCK_K=block_k,
-        BLOCK_D=max(triton.next_power_of_2(width), SMALLEST), BLOCK_E=max(triton.next_power_of_2(values), SMALLEST),
+        WIDEN=widened(q.dtype), BLOCK_Q=block_q, BLOCK_K=block_k, BLOCK_D=padded(width), BLOCK_E=padded(values),
     )  # fmt: skip
     return out.to(dtype), lse
 
 
 @register(
-    "attention_with_lse", backend="torch", name="triton.flash_with_lse", dtypes=DTYPES, tunables=TILES,
+    "attention_with_lse", backend="torch", name="triton.flash_with_lse", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS, tunables=TILES,
     description="FlashAttention-2 in Triton, with the logsumexp",
 )  # fmt: skip
 def flash_with_lse(
@@ -141,7 +122,8 @@ def flash_with_lse(
 
 
 @register(
-    "attention", backend="torch", name="triton.flash", dtypes=DTYPES, tunables=TILES, description="FlashAttention-2 in Triton",
+    "attention", backend="torch", name="triton.flash", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS, tunables=TILES,
+    description="FlashAttention-2 in Triton",
 )  # fmt: skip
 def flash(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, bias: Tensor | None = None, causal: bool = False,
@@ -153,7 +135,7 @@ def flash(
 
 
 @register(
-    "attention", backend="torch", name="triton.split_k", dtypes=DTYPES,
+    "attention", backend="torch", name="triton.split_k", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
     tunables={"num_splits": split_counts, "block_k": TILES["block_k"]}, description="flash-decoding in Triton: parts of the keys, merged",
 )  # fmt: skip
 def split_k(
@@ -163,4 +145,4 @@ def split_k(
 ) -> Tensor:  # fmt: skip
     """Each part of the keys has programs of its own; their float32 results are merged by logsumexp (Dao et al. 2023, flash-decoding)."""
     parts = _parts(q, k, v, mask, bias, causal, window, softcap, scale, sinks, num_splits, SMALLEST, block_k, torch.float32)
-    return merge_states(*parts)[0].to(q.dtype)
+    return merged(*parts, q.dtype)[0]

@@ -1,14 +1,93 @@
-"""Whether kernels of this package are interpreted. Import this before Triton, which looks once, when it is imported."""
+"""Whether kernels of this package are interpreted, and what is known of the interpreter. Import this before Triton.
+
+Triton looks at its environment once, when it is imported. Where there is no GPU, kernels run on the CPU under its interpreter, which
+computes with NumPy. What it gets wrong in a dtype is found out by a small kernel rather than assumed; kernels then widen their operands to
+float32 first and PyTorch rounds their results, and certificates say so. Compiled code is never helped: it is judged as it is.
+"""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import torch
 
-__all__ = ["INTERPRETED"]
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
-INTERPRETED = not torch.cuda.is_available()
+import triton
+import triton.language as tl
+from torch import Tensor
 
-if INTERPRETED:
-    os.environ["TRITON_INTERPRET"] = "1"
+__all__ = ["DEVICES", "INTERPRETED", "REMARKS", "SMALLEST", "padded", "present", "stored_dtype", "widened"]
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+if INTERPRETED and isinstance(tl.max, triton.runtime.JITFunction):
+    raise ImportError("Triton was imported before it was told to interpret; set TRITON_INTERPRET=1 first")
+
+DEVICES = ("cpu", "cuda") if INTERPRETED else ("cuda",)
+SMALLEST = 16  # of a side of a matrix product
+
+
+@triton.jit
+def _try(X, Y, PRODUCT, STORED, SIDE: tl.constexpr):
+    """X X into PRODUCT, and Y rounded to the dtype of X."""
+    i = tl.arange(0, SIDE)
+    at = i[:, None] * SIDE + i[None, :]
+    x = tl.load(X + at)
+    tl.store(PRODUCT + at, tl.dot(x, x, input_precision="ieee").to(tl.float32))
+    tl.store(STORED + at, tl.load(Y + at).to(STORED.dtype.element_ty))
+
+
+@cache
+def faults(dtype: torch.dtype) -> tuple[str, ...]:
+    """What Triton's interpreter gets wrong in a dtype, in words; nothing where kernels are compiled."""
+    if not INTERPRETED:
+        return ()
+    numbers = torch.arange(SMALLEST**2).reshape(SMALLEST, SMALLEST)
+    x, y = (numbers % 7 - 3).to(dtype), 1 + numbers.float() / (SMALLEST**2 * 100)  # the products are whole numbers; y is nearly 1
+    product, stored = torch.empty(SMALLEST, SMALLEST), torch.empty(SMALLEST, SMALLEST, dtype=dtype)
+    _try[(1,)](x, y, product, stored, SIDE=SMALLEST)
+    found = []
+    if not torch.equal(product, x.float() @ x.float()):
+        found.append("multiplies it wrongly (tl.dot)")
+    if not torch.equal(stored, y.to(dtype)):
+        found.append("does not round to the nearest when it stores it")
+    return tuple(found)
+
+
+def widened(dtype: torch.dtype) -> bool:
+    """Whether operands of this dtype are widened to float32 before they are used, and results rounded by PyTorch."""
+    return bool(faults(dtype))
+
+
+def stored_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What kernels store results of this dtype in."""
+    return torch.float32 if widened(dtype) else dtype
+
+
+def _remarks() -> tuple[str, ...]:
+    if not INTERPRETED:
+        return ()
+    version = f"Triton {triton.__version__}"
+    wrong = [
+        f"{str(dtype).removeprefix('torch.')} is judged in part: the interpreter of {version} {' and '.join(faults(dtype))}, so operands "
+        "are widened to float32 first and PyTorch rounds the results"
+        for dtype in (torch.float16, torch.bfloat16)
+        if widened(dtype)
+    ]
+    return (f"interpreted by {version}: rounding by matrix units, races and the compiler are not judged", *wrong)
+
+
+REMARKS = _remarks()
+
+
+def padded(width: int) -> int:
+    """The power of two that a side of a matrix product of this width takes."""
+    return max(triton.next_power_of_2(width), SMALLEST)
+
+
+def present(x: Tensor | None, other: Tensor) -> Tensor:
+    """What to point to: the interpreter fails on the storage of a tensor without elements, and an option may not be given."""
+    return other if x is None or x.numel() == 0 else x

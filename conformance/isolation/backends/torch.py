@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class TorchArrays(Arrays):
     packages = ("torch",)
     array = "torch.Tensor"
     devices = ("cpu", "cuda", "mps", "xpu")
+    environment: ClassVar[Mapping[str, str]] = {"TRITON_INTERPRET": "1"}  # Triton has no compiler for the CPU, and asks only once
     shared_modules = ("torch", "torch.linalg", "torch.nn.functional")
     baseline = "torch.standard"
 
