@@ -31,7 +31,8 @@ class TorchArrays(Arrays):
     packages = ("torch",)
     array = "torch.Tensor"
     devices = ("cpu", "cuda", "mps", "xpu")
-    environment: ClassVar[Mapping[str, str]] = {"TRITON_INTERPRET": "1"}  # Triton has no compiler for the CPU, and asks only once
+    # Triton has no compiler for the CPU, and asks only once.
+    environment: ClassVar[Mapping[str, Mapping[str, str]]] = {"cpu": {"TRITON_INTERPRET": "1"}}
     shared_modules = ("torch", "torch.linalg", "torch.nn.functional")
     baseline = "torch.standard"
 
