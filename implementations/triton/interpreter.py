@@ -89,5 +89,10 @@ def padded(width: int) -> int:
 
 
 def present(x: Tensor | None, other: Tensor) -> Tensor:
-    """What to point to: the interpreter fails on the storage of a tensor without elements, and an option may not be given."""
-    return other if x is None or x.numel() == 0 else x
+    """What to point to: the interpreter fails on the storage of a tensor without elements, and an option may not be given.
+
+    What stands in for a tensor has its dtype, as the types of a kernel are those of its pointers, whether it reads them or not.
+    """
+    if x is None:
+        return other
+    return x if x.numel() else x.new_empty(1)
