@@ -45,7 +45,8 @@ def sdpa_efficient(
     window: Window = None,
     scale: float | None = None,
 ) -> Tensor:
-    """The memory-efficient kernel (Rabe and Staats 2021, arXiv:2112.05682), which takes masks."""
+    """The memory-efficient kernel (Rabe and Staats 2021, arXiv:2112.05682), which takes masks whose last axis is dense."""
+    mask, bias = (None if x is None else x.contiguous() for x in (mask, bias))
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
         return sdpa(*map(aligned, (q, k, v)), mask=mask, bias=bias, causal=causal, window=window, scale=scale)
 
@@ -81,7 +82,11 @@ def sdpa_cudnn(
     name="torch.sdpa_flash_cuda",
     dtypes=HALVES,
     devices=GPU,
-    restrictions={**NOT_EMPTY, "d == e and d <= 256": "the kernel takes one head width up to 256"},
+    restrictions={
+        **NOT_EMPTY,
+        "d == e and d <= 256": "the kernel takes one head width up to 256",
+        "scale is None or scale > 0": "the maximum is taken before it scales: a scale of 0 gives NaN",
+    },
     description="F.scaled_dot_product_attention, FLASH_ATTENTION kernel of the GPU",
 )
 def sdpa_flash(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
