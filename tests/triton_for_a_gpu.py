@@ -1,4 +1,4 @@
-"""Compile the kernels of implementations/triton for a GPU, on a machine without one; prints one line of JSON for each that does not.
+"""Compile the kernels of implementations/triton for a GPU, on a machine without one, and tell as JSON which of them do not.
 
 Triton's compiler needs no GPU, only what a launch would hand it: every launch of a few calls, one of them without keys, is compiled
 instead of run. What the interpreter lets pass and the compiler does not is found so, a product of two dtypes for example.
@@ -97,7 +97,7 @@ def main(dtypes):
                 for case in cases(registration.implementation, dtype):
                     call(registration, case)
             names[name] = len(compiled) - before
-    print(json.dumps({"compiled": names, "failed": failed}))
+    sys.stdout.write(json.dumps({"compiled": names, "failed": failed}))
 
 
 if __name__ == "__main__":
