@@ -6,7 +6,7 @@ they are; ragged tiles are masked. Logits, sums and the accumulator are float32.
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, kernel, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -24,7 +24,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 TILES = {"block_q": (16, 32, 64), "block_k": (16, 32, 64)}
 
 
-@triton.jit
+@kernel
 def _forward(
     Q, K, V, MASK, BIAS, SINKS, OUT, LSE,
     q_b, q_h, q_l, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_e, m_b, m_h, m_l, m_s, a_b, a_h, a_l, a_s, sink_h,

@@ -5,7 +5,7 @@ All is computed in float32. Shapes: q, k, g (B, H, L, D), v (B, H, L, Dv), state
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
 
 from typing import Any
 
@@ -22,7 +22,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 WIDEST = 32  # columns of the state of a program
 
 
-@triton.jit
+@kernel
 def _recurrent(
     Q, K, V, G, FIRST, OUT, LAST,
     q_b, q_h, q_l, q_d, k_b, k_h, k_l, k_d, v_b, v_h, v_l, v_e, g_b, g_h, g_l, g_d, f_b, f_h, f_d, f_e, o_b, o_h, o_l, o_e,
@@ -51,7 +51,7 @@ def _recurrent(
     tl.store(LAST + batch * s_b + head * s_h + d[:, None] * s_d + e[None, :] * s_e, state, mask=some)
 
 
-@triton.jit
+@kernel
 def _chunked(
     Q, K, V, G, FIRST, OUT, LAST,
     q_b, q_h, q_l, q_d, k_b, k_h, k_l, k_d, v_b, v_h, v_l, v_e, g_b, g_h, g_l, g_d, f_b, f_h, f_d, f_e, o_b, o_h, o_l, o_e,
@@ -96,7 +96,7 @@ def _chunked(
 
 
 def _launch(
-    kernel: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float | None, initial_state: Tensor | None, chunk_size: int
+    program: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float | None, initial_state: Tensor | None, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
     (batch, heads, length, width), values = q.shape, v.shape[3]
     out = q.new_empty((batch, heads, length, values), dtype=stored_dtype(q.dtype))
@@ -105,7 +105,7 @@ def _launch(
     if batch * heads * values:
         other = out if out.numel() else last
         first = present(initial_state, other)
-        kernel[(batch * heads, triton.cdiv(values, block))](
+        program[(batch * heads, triton.cdiv(values, block))](
             *(present(x, other) for x in (q, k, v, g)), first, present(out, other), present(last, other),
             *q.stride(), *k.stride(), *v.stride(), *g.stride(), *((0, 0, 0, 0) if initial_state is None else initial_state.stride()),
             *out.stride(), *last.stride(), heads, length, width, values, float(width**-0.5 if scale is None else scale),

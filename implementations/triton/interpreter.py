@@ -7,8 +7,10 @@ float32 first and PyTorch rounds their results, and certificates say so. Compile
 
 from __future__ import annotations
 
+import inspect
 import os
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -19,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["DEVICES", "INTERPRETED", "REMARKS", "SMALLEST", "padded", "present", "stored_dtype", "widened"]
+__all__ = ["DEVICES", "INTERPRETED", "REMARKS", "SMALLEST", "kernel", "padded", "present", "stored_dtype", "widened"]
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
@@ -30,7 +32,15 @@ DEVICES = ("cpu", "cuda") if INTERPRETED else ("cuda",)
 SMALLEST = 16  # of a side of a matrix product
 
 
-@triton.jit
+def kernel(function: Any) -> Any:
+    """`triton.jit` without specialisation: otherwise Triton compiles anew for every combination of sizes and strides that are 1 or
+    multiples of 16, and of aligned addresses, which in a hunt is for nearly every case.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return triton.jit(do_not_specialize=[p.name for p in parameters if p.annotation is p.empty])(function)
+
+
+@kernel
 def _try(X, Y, PRODUCT, STORED, SIDE: tl.constexpr):
     """X X into PRODUCT, and Y rounded to the dtype of X."""
     i = tl.arange(0, SIDE)

@@ -5,7 +5,7 @@ Features, sums and products are float32. Shapes: q, k (B, H, L, D), v (B, H, L, 
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -18,7 +18,7 @@ __all__ = ["linear", "scalar_gated_linear"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 CHUNKS = {"chunk_size": (16, 32, 64)}
-WIDEST = 64  # columns of values of a program
+WIDEST = 32  # columns of values of a program
 
 
 @triton.jit
@@ -45,7 +45,7 @@ def _keys(k_at, some, MAP: tl.constexpr, GATED: tl.constexpr):
     return features
 
 
-@triton.jit
+@kernel
 def _sums(
     K, V, STATES, SIZES, k_b, k_h, k_l, k_d, v_b, v_h, v_l, v_e, s_r, s_n, s_d, z_r, z_n,
     heads, length, width, values, chunks,
@@ -79,7 +79,7 @@ def _sums(
             tl.store(size_at, size, mask=some_d)
 
 
-@triton.jit
+@kernel
 def _outputs(
     Q, K, V, STATES, SIZES, OUT,
     q_b, q_h, q_l, q_d, k_b, k_h, k_l, k_d, v_b, v_h, v_l, v_e, s_r, s_n, s_d, z_r, z_n, o_b, o_h, o_l, o_e,
@@ -141,7 +141,7 @@ def _by_chunks(q: Tensor, k: Tensor, v: Tensor, feature_map: str, causal: bool, 
     description="chunks in Triton: states before each, then all chunks at once",
 )  # fmt: skip
 def linear(
-    q: Tensor, k: Tensor, v: Tensor, *, feature_map: str = "elu+1", causal: bool = False, eps: float = 1e-6, chunk_size: int = 64
+    q: Tensor, k: Tensor, v: Tensor, *, feature_map: str = "elu+1", causal: bool = False, eps: float = 1e-6, chunk_size: int = 32
 ) -> Tensor:
     """Two kernels, as chunked linear attention is trained (Yang et al. 2023, section 3, arXiv:2312.06635)."""
     return _by_chunks(q, k, v, feature_map, causal, False, eps, chunk_size)
@@ -152,7 +152,7 @@ def linear(
     tunables=CHUNKS, description="chunks of gated keys in Triton make one state, which all queries read",
 )  # fmt: skip
 def scalar_gated_linear(
-    q: Tensor, k: Tensor, v: Tensor, *, feature_map: str = "relu+1", eps: float = 1e-6, chunk_size: int = 64
+    q: Tensor, k: Tensor, v: Tensor, *, feature_map: str = "relu+1", eps: float = 1e-6, chunk_size: int = 32
 ) -> Tensor:
     """The gate multiplies the features of its key, before numerator and denominator part."""
     return _by_chunks(q, k, v, feature_map, False, True, eps, chunk_size)

@@ -5,7 +5,7 @@ Shapes: q (B, Hq, D), pages (num_blocks, block_size, Hkv, D | Dv), block_table (
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, padded, present, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, kernel, padded, present, widened  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -21,7 +21,7 @@ from implementations.triton.softmax import capped, folded, merged, products, set
 __all__ = ["paged"]
 
 
-@triton.jit
+@kernel
 def _decode(
     Q, K, V, TABLE, CONTEXTS, OUT, LSE,
     q_b, q_h, q_d, k_n, k_s, k_h, k_d, v_n, v_s, v_h, v_e, t_b, t_n, c_b, o_p, o_b, o_h, o_e, l_p, l_b, l_h,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, kernel, present, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -22,7 +22,7 @@ def _best(scores, candidates, numbers, BEYOND: tl.constexpr):
     return largest, tl.min(tl.where(candidates & (scores == largest[:, None]), numbers, BEYOND), 1)
 
 
-@triton.jit
+@kernel
 def _route(
     LOGITS, CORRECTION, INDICES, WEIGHTS, x_t, x_e, c_e, i_t, w_t, tokens, experts, k, groups, top_groups, size,
     SIGMOID: tl.constexpr, HAS_CORRECTION: tl.constexpr, GROUPED: tl.constexpr, RENORMALIZE: tl.constexpr,
@@ -49,20 +49,20 @@ def _route(
         for group in range(groups):
             members = candidates & (x // size == group)
             first, place = _best(scores, members, x, BLOCK_X)
-            second, runner_up = _best(scores, members & (x != place[:, None]), x, BLOCK_X)
+            second, _second = _best(scores, members & (x != place[:, None]), x, BLOCK_X)
             best = first + tl.where(size > 1, second, 0.0)
             worth = tl.where(n == group, best[:, None], worth)
         free = some & (n < groups)
         taking_part = some & (x < 0)
-        for rank in range(top_groups):
-            most, place = _best(worth, free, n, BLOCK_G)
+        for _rank in range(top_groups):
+            _most, place = _best(worth, free, n, BLOCK_G)
             free = free & (n != place[:, None])
             taking_part = taking_part | (x // size == place[:, None])
         candidates = candidates & taking_part
     chosen = tl.zeros([BLOCK_T, BLOCK_C], tl.int32)
     taken = tl.zeros([BLOCK_T, BLOCK_C], tl.float32)
     for rank in range(k):
-        highest, expert = _best(scores, candidates, x, BLOCK_X)
+        _highest, expert = _best(scores, candidates, x, BLOCK_X)
         hit = x == expert[:, None]
         candidates = candidates & (x != expert[:, None])
         affinity = tl.sum(tl.where(hit, affinities, 0.0), 1)

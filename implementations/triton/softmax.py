@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
@@ -57,7 +57,7 @@ def settled(largest, total, acc):
     return acc / divisor[:, None], tl.where(nothing, float("-inf"), largest + tl.log(divisor))
 
 
-@triton.jit
+@kernel
 def _merge(
     OUTS, LSES, OUT, LSE, x_s, x_r, x_e, l_s, l_r, o_r, parts, rows, values, BLOCK_R: tl.constexpr, BLOCK_E: tl.constexpr
 ):  # fmt: skip

@@ -5,7 +5,7 @@ Shapes: q (B, Hq, Lq, D), k (B, Hkv, Lk, D), v (B, Hkv, Lk, Dv) -> (B, Hq, Lq, D
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 SIZES = (16, 32, 64)
 
 
-@triton.jit
+@kernel
 def _local_global(
     Q, K, V, SPECIAL, FLAGS, OUT,
     q_b, q_h, q_l, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_e, o_b, o_h, o_l, o_e,
@@ -81,7 +81,7 @@ def _local_global(
             logits = products(q, keys + j[None, :] * k_s, inside[None, :] & some_d[:, None], scale, WIDEN)
             logits = tl.where(seen, logits, float("-inf"))
             largest, total, acc = folded(largest, total, acc, logits, shown + j[:, None] * v_s, inside[:, None] & some_e, WIDEN)
-    out, lse = settled(largest, total, acc)
+    out, _lse = settled(largest, total, acc)
     out_at = OUT + batch * o_b + head * o_h + i[:, None] * o_l + e[None, :] * o_e
     tl.store(out_at, out.to(OUT.dtype.element_ty), mask=some_q & some_e)
 
@@ -120,7 +120,7 @@ def local_global(
     return out.to(q.dtype)
 
 
-@triton.jit
+@kernel
 def _block_sparse(
     Q, K, V, MASK, TABLE, COUNTS, OUT,
     q_b, q_h, q_l, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_e, m_b, m_h, m_m, m_n, t_b, t_h, t_m, t_n, c_b, c_h, c_m, o_b, o_h, o_l, o_e,
@@ -152,7 +152,7 @@ def _block_sparse(
         logits = tl.where(seen, logits, float("-inf"))
         v_at = V + batch * v_b + head // group * v_h + j[:, None] * v_s + e[None, :] * v_e
         largest, total, acc = folded(largest, total, acc, logits, v_at, inside[:, None] & some_e, WIDEN)
-    out, lse = settled(largest, total, acc)
+    out, _lse = settled(largest, total, acc)
     out_at = OUT + batch * o_b + head * o_h + i[:, None] * o_l + e[None, :] * o_e
     tl.store(out_at, out.to(OUT.dtype.element_ty), mask=some_q & some_e)
 
