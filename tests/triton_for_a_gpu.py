@@ -52,7 +52,7 @@ def compile_instead(kernel, *args, grid, warmup, **named):
     types, constants = {}, {}
     for one in kernel.params:
         value = given.get(one.name, one.default)
-        if one.is_constexpr or value is None or (type(value) is int and value == 1):
+        if one.is_constexpr or value is None or (type(value) is int and value == 1 and not one.do_not_specialize):
             types[one.name], constants[(one.num,)] = "constexpr", value
         else:
             types[one.name] = type_of(value)
