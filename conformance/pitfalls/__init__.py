@@ -79,9 +79,9 @@ _PITFALLS: dict[tuple[str, str], Pitfall] = {}
 _FAMILIES = (
     "logits", "masking", "windows", "softmax", "heads", "tiled", "documents", "memory", "merging", "sparse", "patterns", "blocks",
     "linear", "sums", "gates", "random_features", "chunked", "low_rank", "polynomial", "polynomial_weights", "gated", "delta",
-    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "head_norm", "latent",
+    "native_sparse_choice", "native_sparse_reads", "native_sparse_gates", "differential", "differential_maps", "head_norm", "latent",
     "served", "paged", "varlen", "append", "rotary",
-    "routing", "load_balance", "capacity", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts",
+    "routing", "routing_choice", "load_balance", "capacity", "decoding", "sampling", "several_tokens", "experts", "depths", "group_experts",
     "cache_pages", "cache_reads", "ring", "blockwise",
     "quantisation", "quantisation_sharing", "dequantisation", "microscaling", "microscaling_read", "low_precision_scales",
     "low_precision_forms",
