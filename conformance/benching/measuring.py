@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from conformance.errors import UsageError
 
-__all__ = ["Kernel", "measured"]
+__all__ = ["Kernel", "Step", "measured"]
+
+# What was done, as which step of how many.
+Step = Callable[[str, int, int], None]
 
 # A call that takes longer is not repeated.
 LONGEST_SECONDS = 20.0
@@ -30,9 +33,9 @@ class Kernel:
 
 def measured(
     kernels: Sequence[Kernel], rounds: Sequence[Mapping[str, str]], *, runs: int, threads: int = 0, device: str = "cpu",
-    outputs: str | None = None,
+    outputs: str | None = None, step: Step = lambda what, done, total: None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Call kernels in turns, in one process, one round after the other.
+    """Call kernels in turns, in one process, in every turn those of all rounds.
 
     Args:
         kernels: all that take part.
@@ -41,9 +44,10 @@ def measured(
         threads: that the backends' products may use; 0 for their own choice.
         device: where torch runs.
         outputs: a folder for the first output of every call; None to keep none.
+        step: told what was done, as which step of how many.
 
     Returns:
-        Of every call, as it is known: ``name``, ``case``, ``seconds`` of every measurement, ``first_seconds``, ``peak_bytes``,
+        Of every call, in the order of the rounds: ``name``, ``case``, ``seconds`` of every measurement, ``first_seconds``, ``peak_bytes``,
         ``output`` (a file), and ``error`` where there are no numbers.
 
     Raises:
@@ -61,8 +65,13 @@ def measured(
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None, "all are pipes"
         process.stdin.write(json.dumps(asked))
         process.stdin.close()
+        done, total = 0, sum(map(len, rounds)) + runs * len(rounds)
         for line in process.stdout:
-            yield json.loads(line)
+            told = json.loads(line)
+            if "step" in told:
+                step(told["step"], done := done + 1, total)
+            else:
+                yield told
         said = process.stderr.read().strip().splitlines()
     if process.returncode:
         raise UsageError(f"the measuring process ended with status {process.returncode}: {said[-1] if said else 'it said nothing'}")

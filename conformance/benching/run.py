@@ -8,14 +8,14 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from conformance.benching.calls import benched_case, refuses, usual_options
-from conformance.benching.measuring import Kernel, measured
+from conformance.benching.measuring import Kernel, Step, measured
 from conformance.cases.case import Case, parse_case
 from conformance.certificate import environment
 from conformance.certify import Request, implementations
@@ -27,7 +27,7 @@ from oracle import METHODS
 from oracle.conditions import evaluate
 from oracle.readings import value
 
-__all__ = ["BASELINES", "Bench", "Progress", "Row", "bench", "check_request", "document", "table"]
+__all__ = ["BASELINES", "Bench", "Row", "bench", "check_request", "document", "table"]
 
 # Against which each backend's others are held, where the run does not name it.
 BASELINES = {name: backend.baseline for name, backend in BACKENDS.items()}
@@ -84,8 +84,8 @@ class Row:
         first_seconds: of the first call, with whatever it compiles or allocates.
         peak_bytes: by which memory in use grew at most during a call, as the system counts it.
         logits_bytes: of a matrix of all logits, which a kernel need not hold.
-        speed, memory: of standard attention of the same backend over this one: above 1 is better.
-        doubling, doubling_memory: over those at half the length, where that was measured.
+        speed, memory: of standard attention of the same backend over this one: above 1 is better. Of times, the median over turns.
+        doubling, doubling_memory: over those at half the length, where that was measured; likewise.
         relative_error: Frobenius norm of the error over that of the exact output; None where the oracle was not asked.
         case: the call.
         error: why there are no numbers.
@@ -115,11 +115,8 @@ class Row:
         return {**{name: getattr(self, name) for name in COLUMNS}, "case": self.case, "runs": self.runs}
 
 
-Progress = Callable[[Row, int, int], None]
-
-
-def bench(request: Bench, progress: Progress = lambda row, done, total: None) -> list[Row]:
-    """Measure; rows come to ``progress`` as they are known, but for what compares them, with how many there are of how many.
+def bench(request: Bench, step: Step = lambda what, done, total: None) -> list[Row]:
+    """Measure; ``step`` is told what was done, as which step of how many.
 
     Raises:
         UsageError: a target cannot be loaded or takes no plain call, or a number is out of range.
@@ -137,9 +134,10 @@ def bench(request: Bench, progress: Progress = lambda row, done, total: None) ->
             known.update({(name, str(case)): length for name, case in cases.items()})
             lengths.append({name: str(case) for name, case in cases.items()})
         kernels = [Kernel(one.name, one.target, one.method, one.backend) for one in chosen]
-        for found in measured(kernels, lengths, runs=request.runs, threads=request.threads, device=request.device, outputs=folder):
+        for found in measured(
+            kernels, lengths, runs=request.runs, threads=request.threads, device=request.device, outputs=folder, step=step
+        ):
             rows.append(_row(found, next(one for one in chosen if one.name == found["name"]), request, known[found["name"], found["case"]]))
-            progress(rows[-1], len(rows), len(chosen) * len(lengths))
     _compare(rows)
     return rows
 
@@ -214,9 +212,14 @@ def _compare(rows: list[Row]) -> None:
         standard = by_name.get((BASELINES.get(row.backend, ""), row.length))
         half = by_name.get((row.name, row.length // 2)) if row.length % 2 == 0 else None
         if standard is not None:
-            row.speed, row.memory = _quotient(standard.seconds, row.seconds), _quotient(standard.peak_bytes, row.peak_bytes)
+            row.speed, row.memory = _median_quotient(standard.runs, row.runs), _quotient(standard.peak_bytes, row.peak_bytes)
         if half is not None:
-            row.doubling, row.doubling_memory = _quotient(row.seconds, half.seconds), _quotient(row.peak_bytes, half.peak_bytes)
+            row.doubling, row.doubling_memory = _median_quotient(row.runs, half.runs), _quotient(row.peak_bytes, half.peak_bytes)
+
+
+def _median_quotient(above: Sequence[float], below: Sequence[float]) -> float | None:
+    """Of what was measured in the same turn, so that what slows a machine for a while slows both."""
+    return statistics.median(one / other for one, other in zip(above, below, strict=True)) if above and below else None
 
 
 def _quotient(above: float | None, below: float | None) -> float | None:

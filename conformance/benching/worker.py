@@ -1,6 +1,7 @@
-"""The process that measures: every implementation of a run is called in it, in turns, so that they share its noise.
+"""The process that measures: every implementation of a run is called in it at every length, in turns, so that they share its noise.
 
-It reads one JSON request on stdin and writes a JSON line for every implementation and length.
+It reads one JSON request on stdin and writes JSON lines: one for each of its steps, with what it did, and at the end one for every
+implementation and length.
 """
 
 from __future__ import annotations
@@ -31,16 +32,31 @@ RESET_PEAK = "5"
 
 
 def main() -> None:
-    """Measure what the request asks for, one length after the other."""
+    """Measure what the request asks for."""
     request = json.load(sys.stdin)
     if request["threads"] and hasattr(os, "sched_setaffinity"):  # kernels with threads of their own take as many as there are cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["threads"]])
     out, sys.stdout = sys.stdout, sys.stderr  # what a kernel prints is no measurement
     kernels = {target["name"]: _loaded(target, request["threads"], request["device"]) for target in request["targets"]}
+
+    def tell(line: dict[str, Any]) -> None:
+        out.write(json.dumps(line) + "\n")
+        out.flush()
+
+    rounds: list[list[_Turn]] = []
     for cases in request["lengths"]:
-        for line in _measured(cases, kernels, request):
-            out.write(json.dumps(line) + "\n")
-            out.flush()
+        rounds.append([])
+        for name, line in cases.items():
+            rounds[-1].append(_Turn(name, line, *kernels[name], request))
+            tell({"step": f"first call of {name}"})
+    for run in range(request["runs"]):
+        for number, turns in enumerate(rounds):
+            for turn in turns:
+                turn.measure()
+            tell({"step": f"turn {run + 1} of round {number + 1}"})
+    for turns in rounds:
+        for turn in turns:
+            tell(turn.row)
 
 
 def _loaded(target: dict[str, Any], threads: int, device: str) -> tuple[Callable[..., Any], Arrays]:
@@ -50,31 +66,37 @@ def _loaded(target: dict[str, Any], threads: int, device: str) -> tuple[Callable
     return registration.function, arrays
 
 
-def _measured(cases: dict[str, str], kernels: dict[str, Any], request: dict[str, Any]) -> list[dict[str, Any]]:
-    calls, rows = {}, {}
-    for name, line in cases.items():
-        case, (function, arrays) = parse_case(line), kernels[name]
-        row: dict[str, Any] = {"name": name, "case": line, "seconds": []}
-        rows[name] = row
+class _Turn:
+    """One implementation at one length.
+
+    Attributes:
+        row: what is known of it.
+    """
+
+    def __init__(self, name: str, line: str, function: Callable[..., Any], arrays: Arrays, request: dict[str, Any]) -> None:
+        self.row: dict[str, Any] = {"name": name, "case": line, "seconds": []}
+        self._call: Callable[[], Any] | None = None
+        self._repeats = 1
         try:
-            call = _call(case, function, arrays)
+            call = _call(parse_case(line), function, arrays)
             started = time.perf_counter()
             output = call()
-            row["first_seconds"] = time.perf_counter() - started
-            if row["first_seconds"] > request["longest"]:
-                row["error"] = f"one call takes {row['first_seconds']:.1f} s, but should take at most {request['longest']} s"
-                continue
+            self.row["first_seconds"] = took = time.perf_counter() - started
+            if took > request["longest"]:
+                self.row["error"] = f"one call takes {took:.1f} s, but should take at most {request['longest']} s"
+                return
             if (folder := request["outputs"]) is not None:
-                row["output"] = _kept(output, arrays, Path(folder) / f"{len(os.listdir(folder))}.npy")
-            row["peak_bytes"] = _peak(call)
-            calls[name] = call
+                self.row["output"] = _kept(output, arrays, Path(folder) / f"{len(os.listdir(folder))}.npy")
+            self.row["peak_bytes"] = _peak(call)
+            self._repeats = max(1, round(SHORTEST / max(_timed(call, 1), 1e-7)))
+            self._call = call
         except Exception as error:
-            row["error"] = f"{type(error).__name__}: {error}"
-    repeats = {name: max(1, round(SHORTEST / max(_timed(call, 1), 1e-7))) for name, call in calls.items()}
-    for _ in range(request["runs"]):
-        for name, call in calls.items():
-            rows[name]["seconds"].append(_timed(call, repeats[name]))
-    return list(rows.values())
+            self.row["error"] = f"{type(error).__name__}: {error}"
+
+    def measure(self) -> None:
+        """Once more, where it can be."""
+        if self._call is not None:
+            self.row["seconds"].append(_timed(self._call, self._repeats))
 
 
 def _call(case: Case, function: Callable[..., Any], arrays: Arrays) -> Callable[[], Any]:

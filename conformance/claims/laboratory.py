@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench, Row, bench
 from conformance.claims.declared import Claim
 
-__all__ = ["Laboratory", "Step", "lacking"]
+__all__ = ["Laboratory", "lacking"]
 
 # Packages without which a backend's implementations cannot run.
 PACKAGES = {"torch": "torch"}
-
-# Told what was done, as which of how many.
-Step = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -53,12 +51,8 @@ class Laboratory:
         lengths |= {self.length(claim) // 2 for claim in self.claims if claim.experiment == "doubling"}
         if not names:
             return {}
-
-        def told(row: Row, done: int, total: int) -> None:
-            self.step(f"{row.name} at {row.length}", done, total)
-
         request = Bench(tuple(names), lengths=tuple(sorted(lengths)), runs=self.runs, threads=self.threads)
-        return {(row.name, row.length): row for row in bench(request, told)}
+        return {(row.name, row.length): row for row in bench(request, self.step)}
 
 
 def _implementations(claim: Claim) -> list[str]:

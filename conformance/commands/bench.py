@@ -75,7 +75,7 @@ def _measured(request: Bench) -> tuple[Any, bool]:
     from conformance.report import console
 
     with console.Measuring() as measuring:
-        rows = run(request, measuring.progress)
+        rows = run(request, measuring.step)
     console.show_bench(rows)
     return rows, any(row.error for row in rows)
 

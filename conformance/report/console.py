@@ -232,13 +232,9 @@ class Measuring:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
-    def progress(self, row: Row, done: int, total: int) -> None:
-        """Say what was measured last, as the `done`-th of `total`."""
-        self.step(f"{row.name} at {row.length}", done, total)
-
     def step(self, what: str, done: int, total: int) -> None:
         """Say what was done last."""
-        self._progress.update(self._task, description=f"measured {escape(what)}", completed=done, total=total)
+        self._progress.update(self._task, description=escape(what), completed=done, total=total)
 
 
 def show_bench(rows: Sequence[Row]) -> None:

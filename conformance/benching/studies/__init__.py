@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench
 from conformance.errors import UsageError
 
-__all__ = ["STUDIES", "Step", "Study", "Table", "study_named"]
+__all__ = ["STUDIES", "Study", "Table", "study_named"]
 
 Table = list[dict[str, Any]]
-
-# Told what was done, as which of how many.
-Step = Callable[[str, int, int], None]
 
 # What each is about; the module of that name has `study`.
 STUDIES: Mapping[str, str] = {

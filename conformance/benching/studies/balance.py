@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench
-from conformance.benching.studies import Step, Study, Table
+from conformance.benching.studies import Study, Table
 from oracle import METHODS
 
 __all__ = ["study", "train"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench
-from conformance.benching.studies import Step, Study, Table
+from conformance.benching.studies import Study, Table
 from oracle import METHODS, attention
 
 __all__ = ["chebyshev_error", "study"]

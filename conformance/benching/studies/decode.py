@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench
-from conformance.benching.studies import Step, Study, Table
+from conformance.benching.studies import Study, Table
 from conformance.errors import UsageError
 from conformance.isolation.backends import arrays_of
 from conformance.loading import load

@@ -10,9 +10,9 @@ import os
 import statistics
 from importlib.util import find_spec
 
-from conformance.benching.measuring import Kernel, measured
+from conformance.benching.measuring import Kernel, Step, measured
 from conformance.benching.run import Bench
-from conformance.benching.studies import Step, Study, Table
+from conformance.benching.studies import Study, Table
 from conformance.errors import UsageError
 
 __all__ = ["study"]
@@ -34,17 +34,19 @@ def _run(request: Bench, step: Step) -> Table:
     }
     threads = [request.threads] if request.threads else list(dict.fromkeys((1, cores)))
     table: Table = []
-    total = len(threads) * len(request.lengths) * len(kernels)
-    for count in threads:
+    for begun, count in enumerate(threads):
+
+        def told(what: str, done: int, total: int, begun: int = begun, count: int = count) -> None:
+            step(f"{what}, {count} threads", begun * total + done, len(threads) * total)
+
         rounds = [{name: _line(request, length, int(name.split()[2])) for name in kernels} for length in request.lengths]
-        for number, found in enumerate(measured(list(kernels.values()), rounds, runs=request.runs, threads=count)):
+        for number, found in enumerate(measured(list(kernels.values()), rounds, runs=request.runs, threads=count, step=told)):
             backend, order, tile = found["name"].split()
             seconds = statistics.median(found["seconds"]) if found["seconds"] else None
             table.append({
                 "backend": backend, "loop": ORDERS[order], "tile": int(tile), "threads": count,
                 "length": request.lengths[number // len(kernels)], "ms": None if seconds is None else seconds * 1e3,
             })  # fmt: skip
-            step(f"{found['name']}, {count} threads", len(table), total)
     return _compared(table)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from conformance.benching.measuring import Step
 from conformance.benching.run import Bench
-from conformance.benching.studies import Step, Study, Table
+from conformance.benching.studies import Study, Table
 from conformance.loading import load
 from oracle import METHODS
 from oracle.decoding_speed import expected_tokens, speed_up
