@@ -29,8 +29,25 @@ SIZES = {"b": 1, "h": 2, "g": 1, "d": 8, "e": 8}
 
 
 @pytest.fixture(scope="module")
-def measured():
-    return bench(Bench(("numpy.flash2", "numpy.linear", "torch.sdpa"), lengths=(32, 64), heads=2, kv_heads=1, width=8, runs=3))
+def steps():
+    return []
+
+
+@pytest.fixture(scope="module")
+def measured(steps):
+    request = Bench(("numpy.flash2", "numpy.linear", "torch.sdpa"), lengths=(32, 64), heads=2, kv_heads=1, width=8, runs=3)
+    return bench(request, lambda *step: steps.append(step))
+
+
+def test_lengths_take_turns_and_every_step_is_told(measured, steps):
+    """A machine that is slower for a while is so for both lengths of a doubling ratio."""
+    assert [step[1:] for step in steps] == [(done, 16) for done in range(1, 17)], "five first calls at each length, three turns of each"
+    assert [what for what, *_ in steps[-4:]] == [f"turn {turn} of round {number}" for turn in (2, 3) for number in (1, 2)]
+
+
+def test_ratios_are_those_of_turns(measured):
+    short, long = (next(row for row in measured if (row.name, row.length) == ("numpy.flash2", length)) for length in (32, 64))
+    assert long.doubling == np.median(np.divide(long.runs, short.runs))
 
 
 def test_every_implementation_is_measured_at_every_length_beside_standard_attention(measured):
