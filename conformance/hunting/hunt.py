@@ -217,9 +217,11 @@ class Hunt:
         return [weighed] if weighed.finding is not None and weighed.outputs else []
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
+        told = verdict != "refuted" or self.effort.diagnose
         return HuntResult(
             verdict, self.examiner.judge.contract, self.implementation, self.examples, seconds, self.worst.ratio,
-            str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
+            str(self.worst.case) if self.worst.case.method else "",
+            list(self.adequacy.ruled_out) if told else [], self.adequacy.left if told else [],
             coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic, near_ties=self.near_ties,
             widened=self.widened, ratios=self.ratios,
         )  # fmt: skip

@@ -56,7 +56,7 @@ class Effort:
         shrink_steps: cases tried to shrink a finding.
         shrink_seconds: limit of shrinking where cases are slow.
         seed: of the random choices; the same seed gives the same hunt.
-        diagnose: whether a finding is shrunk and explained.
+        diagnose: whether a finding is shrunk and explained, and the mistakes told that the cases before it ruled out.
     """
 
     examples: int = 600
@@ -123,6 +123,8 @@ class Search:
                 yield from self._in_addition("invariants", named)
 
         found = self._each(early(), look)
+        if found is None:
+            self.adequacy.settle()  # which is part of what a case costs
         self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
         found = found or self._each(rest(), look)
         if found is None and not self._slow:
