@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "end_marked", "end_with_parent", "ending", "usage_of"]
+__all__ = ["Usage", "confine", "end_marked", "end_with_parent", "ending", "usage_of"]
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
@@ -51,6 +52,19 @@ def end_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
     """Have this process get a signal when the one that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
+
+
+def confine(memory: int | None) -> None:
+    """Have this process leave no core dump, keep within limits, and end with the one that started it.
+
+    Args:
+        memory: bytes of private memory, and of a file; None for no limit.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+    end_with_parent()
 
 
 def end_marked(mark: bytes) -> None:

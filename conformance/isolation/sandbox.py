@@ -27,7 +27,8 @@ from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
 from conformance.isolation.backends import BACKENDS
-from conformance.isolation.processes import end_marked, end_with_parent, ending, usage_of
+from conformance.isolation.processes import confine, end_marked, ending, usage_of
+from conformance.isolation.template import OF_THE_MOMENT, Forked, template_for
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
@@ -100,7 +101,8 @@ class Sandbox:
         self.starts = 0
         self.seconds_waiting = 0.0
         self.past: list[Case] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._packages: tuple[str, ...] = ()
         self._connection: socket | None = None
         self._mark, self._token, self._folder = "", "", ""
         self._loaded: dict[str, Any] | None = None
@@ -128,6 +130,7 @@ class Sandbox:
             UsageError: it cannot be loaded, or loading it ended the worker.
         """
         load_installed()
+        self._packages = _packages(backend)
         request = {
             "do": "load", "target": target, "method": method, "methods": references(), "backend": backend, "device": self.device,
         }  # fmt: skip
@@ -138,6 +141,7 @@ class Sandbox:
             raise UsageError(f"{target} cannot be imported: {death}") from None
         except (LookupError, TypeError, AttributeError):
             raise UsageError(f"{target} cannot be imported: it answers in the place of attest's worker") from None
+        self._packages = _packages(loaded[-1].backend if loaded else backend)
         self._loaded, self._first_took, self._slowest = request, None, 0.0
         self.past.clear()
         return loaded
@@ -291,24 +295,46 @@ class Sandbox:
 
     def _start(self) -> None:
         ours, theirs = socketpair()
-        memory = self.limits.memory if self.device == "cpu" else None
         self._mark, self._folder = secrets.token_hex(8), tempfile.mkdtemp(prefix="attest-")
         tunables = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), WITHOUT_CACHE]))
-        self._process = subprocess.Popen(
-            # Not "-m": the worker's module should be the one that a kernel finds under its name.
-            [sys.executable, "-P", "-c", "from conformance.isolation.worker import main; main()",
-             str(theirs.fileno()), str(self.arena.descriptor), self._folder],
-            pass_fds=(theirs.fileno(), self.arena.descriptor),
-            stdin=subprocess.DEVNULL,
-            env={**PATIENCE, **_environment(self.device), **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
-            start_new_session=True,
-            preexec_fn=lambda: _prepare_worker(memory),
-        )  # fmt: skip
+        environment = {
+            **PATIENCE, **_environment(self.device), **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark,
+        }  # fmt: skip
+        descriptors = theirs.fileno(), self.arena.descriptor
+        self._process = self._forked(environment, descriptors) or self._fresh(environment, descriptors)
         theirs.close()
         self._connection = ours
         self.starts += 1
         self._warm = False
         self.past.clear()
+
+    def _forked(self, environment: dict[str, str], descriptors: tuple[int, int]) -> Forked | None:
+        """A worker that need not import what every worker does; None where there is no such thing."""
+        template = template_for(environment, self._packages, MARK) if self.device == "cpu" else None
+        if template is None:
+            return None
+        request = {
+            "home": os.getcwd(), "folder": self._folder, "mark": self._mark, "memory": self._memory,
+            "environment": {name: environment.get(name) for name in OF_THE_MOMENT},
+        }  # fmt: skip
+        return template.fork(request, descriptors)
+
+    def _fresh(self, environment: dict[str, str], descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
+        """A worker that starts from nothing."""
+        memory = self._memory
+        return subprocess.Popen(
+            # Not "-m": the worker's module should be the one that a kernel finds under its name.
+            [sys.executable, "-P", "-c", "from conformance.isolation.worker import main; main()", *map(str, descriptors), self._folder],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: confine(memory),
+        )
+
+    @property
+    def _memory(self) -> int | None:
+        return self.limits.memory if self.device == "cpu" else None
 
 
 class InProcess(Sandbox):
@@ -341,13 +367,9 @@ def _environment(device: str) -> dict[str, str]:
     return {name: text for backend in BACKENDS.values() for name, text in backend.environment.items() if device == "cpu"}
 
 
-def _prepare_worker(memory: int | None) -> None:
-    """Between fork and exec: no core dumps, limits of memory and of files, and an end with the judge's own."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-    end_with_parent()
+def _packages(backend: str | None) -> tuple[str, ...]:
+    """What a worker that runs a backend imports and may find imported."""
+    return BACKENDS[backend].preloaded if backend in BACKENDS else ()
 
 
 def _gib(size: int) -> str:
