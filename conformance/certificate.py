@@ -38,7 +38,8 @@ class Certificate:
         target: as it was asked for.
         implementation: what it declares; None where it could not be loaded.
         dtype: storage dtype.
-        device: where it ran.
+        device: where it ran, as it was asked for.
+        device_name: what its maker calls that, where it is not the processor.
         result: of the hunt; None where there was none.
         error: the sentence that says why there was none.
         inferred: with ``--contract infer``, the verdict, worst ratio and failing case for every preset that was tried.
@@ -48,9 +49,15 @@ class Certificate:
     implementation: Implementation | None = None
     dtype: str = ""
     device: str = "cpu"
+    device_name: str = ""
     result: HuntResult | None = None
     error: str = ""
     inferred: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The device, with its maker's name for it."""
+        return f"{self.device} ({self.device_name})" if self.device_name else self.device
 
     @property
     def verdict(self) -> str:
@@ -76,6 +83,7 @@ class Certificate:
             "method": implementation.method,
             "backend": implementation.backend,
             "device": self.device,
+            "device_name": self.device_name,
             "dtype": self.dtype,
             "contract": result.contract.name,
             "budget": budget_reading(implementation.method),

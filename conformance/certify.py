@@ -220,6 +220,7 @@ def _hunt(request: Request, target: str, implementation: Implementation, dtype: 
             memory.remember(implementation, dtype, refuting, passed=[] if refuting else remembered)
     except (UsageError, ConditionError) as error:
         certificate.error = str(error)
+    certificate.device_name = sandbox.device_name
     return certificate
 
 

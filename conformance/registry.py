@@ -263,7 +263,9 @@ def register(
         implementation = describe(
             function, method=method, backend=backend, name=name or target.replace(":", "."), target=target, tunables=tunables,
         )  # fmt: skip
-        implementation = replace(implementation, dtypes=tuple(dtypes), devices=tuple(devices), description=description)
+        implementation = replace(
+            implementation, dtypes=tuple(dtypes), devices=tuple(devices) or implementation.devices, description=description
+        )
         implementation = implementation.declaring(
             options=options, conventions=conventions, restrictions=restrictions, layout=layout, contract=contract
         )
@@ -311,6 +313,7 @@ def describe(
         tunables={key: value if isinstance(value, Tunable) else Tunable("choice", tuple(value)) for key, value in tunables.items()},
         restrictions={**found.restrictions, **(called.restrictions if isinstance(called, CacheDriver) else {})},
         remarks=called.remarks if isinstance(called, (CacheDriver, RankDriver)) else (),
+        devices=called.devices if isinstance(called, RankDriver) else (),
     )
 
 

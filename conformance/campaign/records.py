@@ -39,6 +39,7 @@ def record_of(certificate: Certificate) -> dict[str, Any]:
         "target": certificate.target,
         "dtype": certificate.dtype,
         "device": certificate.device,
+        "device_name": certificate.device_name,
         "error": certificate.error,
         "inferred": [{**tried, "worst_ratio": _plain(tried["worst_ratio"])} for tried in certificate.inferred],
         "implementation": None if implementation is None else implementation.to_json(),
@@ -54,7 +55,8 @@ def certificate_of(record: dict[str, Any]) -> Certificate:
         assert implementation is not None, "what has a result has been loaded"
         result = _result(record["result"], implementation)
     return Certificate(
-        record["target"], implementation, record["dtype"], record["device"], result, record["error"], record["inferred"],
+        record["target"], implementation, record["dtype"], record["device"], record["device_name"], result, record["error"],
+        record["inferred"],
     )  # fmt: skip
 
 

@@ -91,6 +91,7 @@ class Sandbox:
 
     Attributes:
         past: the cases that the worker has run since it started.
+        device_name: what its maker calls the device of what was loaded last; "" for the processor.
     """
 
     isolated = True
@@ -101,6 +102,7 @@ class Sandbox:
         self.starts = 0
         self.seconds_waiting = 0.0
         self.past: list[Case] = []
+        self.device_name = ""
         self._process: subprocess.Popen[bytes] | Forked | None = None
         self._packages: tuple[str, ...] = ()
         self._connection: socket | None = None
@@ -137,6 +139,7 @@ class Sandbox:
         try:
             reply = self._ask(request, self.limits.first_seconds)
             loaded = [Implementation.from_json(data) for data in reply["implementations"]]
+            self.device_name = str(reply["device_name"])
         except WorkerDied as death:
             raise UsageError(f"{target} cannot be imported: {death}") from None
         except (LookupError, TypeError, AttributeError):
@@ -168,13 +171,19 @@ class Sandbox:
             limit = self.limits.first_seconds
         else:
             limit = self.limits.seconds + 2 * self._first_took + SLOWER * self._slowest
-        reply = self._receive(limit)
+        reply = self._with_device(self._receive(limit))
         took = time.monotonic() - started
         if self._warm:
             self._slowest = max(self._slowest, took)
         else:
             self._first_took = took
         self._warm = True
+        return reply
+
+    def _with_device(self, reply: dict[str, Any]) -> dict[str, Any]:
+        if "lost" in reply:
+            self.stop()
+            raise WorkerDied("crash", f"the device can do nothing more for the process after {reply['lost']}")
         return reply
 
     def restart(self) -> None:
@@ -353,7 +362,7 @@ class InProcess(Sandbox):
 
     def receive(self) -> dict[str, Any]:
         """Run the request now."""
-        return self._worker.answer(self._request)
+        return self._with_device(self._worker.answer(self._request))
 
     def _ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
         reply = self._worker.answer(request)
@@ -364,7 +373,8 @@ class InProcess(Sandbox):
 
 def _environment(device: str) -> dict[str, str]:
     """What the backends want a worker to start with on a device."""
-    return {name: text for backend in BACKENDS.values() for name, text in backend.environment.items() if device == "cpu"}
+    kind = device.partition(":")[0]
+    return {name: text for backend in BACKENDS.values() for name, text in backend.environment.get(kind, {}).items()}
 
 
 def _packages(backend: str | None) -> tuple[str, ...]:

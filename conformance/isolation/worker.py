@@ -135,7 +135,7 @@ class Worker:
         self.state = SharedState(None if self.folder is None else self.folder / DECOY)
         self._running = _running()
         self._remembered.clear()
-        return {"implementations": described}
+        return {"implementations": described, "device_name": self.arrays.device_name}
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call the implementation on each set of arguments in turn; report on all, store the outputs that have the right shape."""
@@ -155,6 +155,8 @@ class Worker:
             try:
                 report, outputs = self._call(call, [one for earlier in given for one in earlier])
             except self._caught as error:
+                if self.arrays.lost():
+                    return {"lost": _first_line(error)}
                 report, outputs = _described(error), []
             report["state"] = self.state.end_call() if self._alone else []
             reports.append(report)
@@ -242,7 +244,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     return {"found": found, "exception": name, "message": message, "traceback": "".join([*frames, f"{name}: {message}"])}
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     described = _described(error)
     return f"{described['exception']}: {described['message']}".splitlines()[0]
 

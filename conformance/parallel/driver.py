@@ -69,6 +69,7 @@ class RankDriver:
         f"called on each of {WORLD_SIZES[0]} to {WORLD_SIZES[-1]} processes (torch.distributed, gloo) with the tokens that it holds; "
         "what its outputs share memory with is not looked at",
     )
+    devices = ("cpu",)  # gloo sends no tensors of a GPU from one process to another
 
     def __init__(self, function: Callable[..., Any], name: str, method: Method, layout: str | None = None) -> None:
         self.function, self.method, self.layout = function, method, layout

@@ -122,7 +122,7 @@ def show_certificate(out: Console, certificate: Certificate) -> None:
     if implementation is None or result is None:
         out.print(f"{verdict} {escape(certificate.target)}")
         return
-    where = "" if certificate.device == "cpu" else f" on {certificate.device}"
+    where = "" if certificate.device == "cpu" else f" on {escape(certificate.where)}"
     out.print(
         f"{verdict} {escape(implementation.name)}  {implementation.method} {certificate.dtype}{where}  "
         f"{result.examples} cases, {result.seconds:.1f} s, worst error/budget {result.worst_ratio:.2f} "

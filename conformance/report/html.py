@@ -67,7 +67,7 @@ def _entry(number: int, certificate: Certificate) -> dict[str, Any]:
     known = {pitfall.name: pitfall for pitfall in pitfalls_for(implementation.method)}
     return {
         **entry, "name": implementation.name, "method": implementation.method, "backend": implementation.backend,
-        "device": certificate.device, "implementation": implementation, "result": result, "bars": _bars(result.ratios),
+        "device": certificate.where, "implementation": implementation, "result": result, "bars": _bars(result.ratios),
         "ratio": f"{result.worst_ratio:.2f}", "pairs": _pairs(implementation.options, result.coverage), "inferred": certificate.inferred,
         "ruled_out": [(name, known.get(name.partition(" (tile")[0])) for name in result.ruled_out],
         "findings": [

@@ -138,8 +138,8 @@ def flash(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Tensor | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 512,
 ) -> Tensor:
     """FlashAttention (Dao et al. 2022, arXiv:2205.14135): keys in the outer loop."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -166,8 +166,8 @@ def flash2(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Tensor | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 512,
 ) -> Tensor:
     """FlashAttention-2 (Dao 2023, arXiv:2307.08691): queries in the outer loop."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -196,7 +196,7 @@ def split_k(
     scale: float | None = None,
     sinks: Tensor | None = None,
     num_splits: int = 4,
-    block_k: int = 64,
+    block_k: int = 512,
 ) -> Tensor:
     """Split-K attention, as flash-decoding does for few queries and many keys."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -250,8 +250,8 @@ def flash2_with_lse(
     softcap: float | None = None,
     scale: float | None = None,
     sinks: Tensor | None = None,
-    block_q: int = 64,
-    block_k: int = 64,
+    block_q: int = 256,
+    block_k: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """`flash2`, and the log of the denominator of each row in the working dtype, (B, Hq, Lq)."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)
@@ -280,7 +280,7 @@ def split_k_with_lse(
     scale: float | None = None,
     sinks: Tensor | None = None,
     num_splits: int = 4,
-    block_k: int = 64,
+    block_k: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """`split_k`, and the log of the denominator of each row in the working dtype, (B, Hq, Lq)."""
     logits = Logits(q, k, mask, bias, causal, window, softcap, scale)

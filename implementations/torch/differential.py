@@ -12,6 +12,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from conformance import register
 from conformance.registry import block_sizes
 from implementations.tiling import tiles
+from implementations.torch.devices import aligned
 from implementations.torch.features import rounded
 from implementations.torch.logits import Logits, grouped_matmul
 from implementations.torch.masks import attention_mask
@@ -83,7 +84,9 @@ def differential_sdpa(
 ) -> Tensor:
     """What a model does that has a fused attention and no kernel of its own: both results are rounded before they meet."""
     first, second = (
-        scaled_dot_product_attention(q, k, x, attn_mask=attention_mask(q, k, None, None, causal, None), scale=scale, enable_gqa=True)
+        scaled_dot_product_attention(
+            aligned(q), aligned(k), aligned(x), attn_mask=attention_mask(q, k, None, None, causal, None), scale=scale, enable_gqa=True
+        )
         for q, k, x in ((q1, k1, v), (q2, k2, v if v2 is None else v2))
     )
     return _finished(first - lam * second, lam_init, eps).to(v.dtype)

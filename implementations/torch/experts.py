@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, relu, scaled_dot_product_attention, silu
 
 from conformance import register
+from implementations.torch.devices import aligned, where_its_arguments_are
 from implementations.torch.logits import working_dtype
 
 __all__ = ["attend_with_experts", "mix_depths", "mix_dispatched"]
@@ -79,6 +80,7 @@ def mix_depths(
 
 @register("grouped_query_attention_shared_experts", backend="torch", name="torch.gqa_experts", dtypes=DTYPES,
           description="scaled_dot_product_attention, then one batched product for every group")  # fmt: skip
+@where_its_arguments_are
 def attend_with_experts(
     q: Tensor, k: Tensor, v: Tensor, w_in: Tensor, w_out: Tensor, *, causal: bool = False, scale: float | None = None
 ) -> Tensor:  # fmt: skip
@@ -88,10 +90,8 @@ def attend_with_experts(
         return q.new_zeros((batch, heads, queries, width))
     mask = torch.arange(keys) <= torch.arange(queries)[:, None] + keys - queries if causal else torch.ones(queries, keys, dtype=torch.bool)
     seen = mask.any(dim=1)
-    attended = scaled_dot_product_attention(
-        q.to(dtype), k.to(dtype).repeat_interleave(heads // groups, dim=1), v.to(dtype).repeat_interleave(heads // groups, dim=1),
-        attn_mask=mask | ~seen[:, None], scale=scale,
-    )  # fmt: skip
+    rows, shared, values = (aligned(x.to(dtype).repeat_interleave(heads // x.shape[1], dim=1)) for x in (q, k, v))
+    attended = scaled_dot_product_attention(rows, shared, values, attn_mask=mask | ~seen[:, None], scale=scale)
     attended = attended.masked_fill(~seen[:, None], 0.0)
     rows = attended.reshape(batch, groups, -1, queries, width).transpose(0, 1).reshape(groups, -1, width)
     rows = rows + torch.bmm(silu(torch.bmm(rows, w_in.to(dtype))), w_out.to(dtype))

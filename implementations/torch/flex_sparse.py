@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from conformance import register
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.flex import NO_KEYS
 
 __all__ = ["bigbird", "block_sparse", "fixed", "local_global", "pattern", "strided"]
@@ -30,6 +31,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None, mask_mod: Mask
     "local_global_attention", backend="torch", name="torch.flex_local_global", restrictions=NO_QUERIES,
     description="flex_attention, eager, with a mask_mod",
 )  # fmt: skip
+@where_its_arguments_are
 def local_global(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, global_tokens: Sequence[int], causal: bool = False, scale: float | None = None,
     global_self: bool = True, global_rows: bool = True,
@@ -69,6 +71,7 @@ def fixed(q: Tensor, k: Tensor, v: Tensor, *, stride: int, c: int = 1, scale: fl
     "bigbird_attention", backend="torch", name="torch.flex_bigbird", restrictions=NO_QUERIES,
     description="flex_attention, eager, with a table of blocks",
 )  # fmt: skip
+@where_its_arguments_are
 def bigbird(
     q: Tensor, k: Tensor, v: Tensor, *, block_size: int, window_blocks: int, global_blocks: int, random_blocks: Tensor,
     scale: float | None = None,

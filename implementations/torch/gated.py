@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from conformance import register
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.logits import working_dtype
 
 __all__ = ["gated_chunked", "retention_parallel"]
@@ -20,6 +21,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
     "gated_linear_attention", backend="torch", name="torch.gated_chunked", dtypes=DTYPES, tunables={"chunk_size": SHORT_CHUNKS},
     description="all chunks at once within themselves, then the states from chunk to chunk",
 )  # fmt: skip
+@where_its_arguments_are
 def gated_chunked(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, scale: float | None = None, initial_state: Tensor | None = None, chunk_size: int = 16
 ) -> tuple[Tensor, Tensor]:
@@ -50,6 +52,7 @@ def gated_chunked(
     "retention", backend="torch", name="torch.retention_parallel", dtypes=DTYPES,
     description="all weights at once, as in training",
 )  # fmt: skip
+@where_its_arguments_are
 def retention_parallel(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, *, scale: float | None = None) -> Tensor:
     """The weights of a causal product, times powers of the decay; no state."""
     dtype = working_dtype(q)

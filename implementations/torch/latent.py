@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from conformance import register
 from conformance.registry import block_sizes
 from implementations.tiling import Band, tiles
+from implementations.torch.devices import aligned
 from implementations.torch.features import rounded
 from implementations.torch.logits import working_dtype
 from implementations.torch.masks import attention_mask, band_mask
@@ -49,7 +50,7 @@ def latent_sdpa(
     queries = torch.cat([q_nope, q_rope], dim=3)
     scale = queries.shape[3] ** -0.5 if scale is None else scale
     mask = attention_mask(queries, keys, None, None, causal, None)
-    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+    return scaled_dot_product_attention(queries, keys, aligned(values), attn_mask=mask, scale=scale)
 
 
 @register(

@@ -29,7 +29,7 @@ def switch_loss(probabilities: Tensor, indices: Tensor) -> Tensor:
     tokens, experts = probabilities.shape
     dtype = working_dtype(probabilities)
     if not tokens:
-        return torch.zeros((), dtype=dtype)
+        return probabilities.new_zeros((), dtype=dtype)
     fractions = _counts(indices, experts, dtype) / indices.numel()
     return experts * torch.dot(fractions, probabilities.to(dtype).mean(dim=0))
 
@@ -41,7 +41,7 @@ def switch_loss_of_tokens(probabilities: Tensor, indices: Tensor) -> Tensor:
     tokens, experts = probabilities.shape
     dtype = working_dtype(probabilities)
     if not tokens:
-        return torch.zeros((), dtype=dtype)
+        return probabilities.new_zeros((), dtype=dtype)
     hot = torch.nn.functional.one_hot(indices, experts).to(dtype).mean(dim=0)  # (k, E)
     return (hot * probabilities.to(dtype).mean(dim=0)).sum() * experts
 

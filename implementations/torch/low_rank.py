@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from conformance import register
 from conformance.registry import block_sizes
+from implementations.torch.devices import aligned
 from implementations.torch.features import rounded
 from implementations.torch.logits import working_dtype
 
@@ -48,4 +49,4 @@ def linformer_sdpa(q: Tensor, k: Tensor, v: Tensor, e: Tensor, f: Tensor, *, sca
     dtype, width = working_dtype(q), max(q.shape[3], 1)
     keys, values = torch.matmul(e.to(dtype), k.to(dtype)), torch.matmul(f.to(dtype), v.to(dtype))
     scale = width**-0.5 if scale is None else scale
-    return functional.scaled_dot_product_attention(q.to(dtype), keys, values, scale=scale).to(q.dtype)
+    return functional.scaled_dot_product_attention(aligned(q.to(dtype)), keys, values, scale=scale).to(q.dtype)

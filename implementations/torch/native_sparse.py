@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from conformance import register
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.logits import working_dtype
 
 __all__ = ["native_sparse", "native_sparse_forced"]
@@ -128,6 +129,7 @@ def _native_sparse(
     "native_sparse_attention", backend="torch", name="torch.native_sparse", dtypes=DTYPES, tunables=TUNABLES,
     description="blocks gathered by index and streamed, windows as views",
 )  # fmt: skip
+@where_its_arguments_are
 def native_sparse(
     q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, compress_block: int, compress_stride: int, select_block: int,
     select_count: int, window: int, compress_weights: Tensor | None = None, scale: float | None = None, blocks_at_once: int = 4,
@@ -144,6 +146,7 @@ def native_sparse(
     conventions={"forced_blocks": "first-and-two-local"},
     description="the same, the first and the two nearest blocks always among the chosen",
 )  # fmt: skip
+@where_its_arguments_are
 def native_sparse_forced(
     q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, compress_block: int, compress_stride: int, select_block: int,
     select_count: int, window: int, compress_weights: Tensor | None = None, scale: float | None = None, blocks_at_once: int = 4,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from conformance import register
 from conformance.registry import zigzag_orders
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.logits import grouped_matmul, working_dtype
 from implementations.torch.softmax import OnlineSoftmax
 
@@ -86,6 +87,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None, 
     "ring_attention", backend="torch", name="torch.ring_attention", dtypes=DTYPES, tunables=TUNABLES,
     description="keys and values go round processes; one online softmax over all steps",
 )  # fmt: skip
+@where_its_arguments_are
 def ring_attention(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None, zigzag: bool = False, group: dist.ProcessGroup
 ) -> Tensor:
@@ -97,6 +99,7 @@ def ring_attention(
     "ring_attention", backend="torch", name="torch.gathered_attention", dtypes=DTYPES, tunables=TUNABLES,
     description="keys and values of all processes gathered on each, one softmax",
 )  # fmt: skip
+@where_its_arguments_are
 def gathered_attention(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None, zigzag: bool = False, group: dist.ProcessGroup
 ) -> Tensor:
@@ -126,6 +129,7 @@ def gathered_attention(
     "blockwise_transformer", backend="torch", name="torch.blockwise_transformer", dtypes=DTYPES, tunables=TUNABLES,
     description="attention round the ring, then the feed-forward network of a process's own tokens",
 )  # fmt: skip
+@where_its_arguments_are
 def blockwise_transformer(
     q: Tensor, k: Tensor, v: Tensor, w_in: Tensor, w_out: Tensor, *, causal: bool = False, scale: float | None = None,
     activation: str = "relu", zigzag: bool = False, group: dist.ProcessGroup,

@@ -1,6 +1,7 @@
 """`torch.nn.functional.scaled_dot_product_attention` on a GPU, one registration for each kernel that it has there.
 
-What each takes is from PyTorch's own checks (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). None has been run by the authors.
+What each takes is from PyTorch's own checks (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp), which look at widths but not at
+strides: arguments are copied where their rows do not lie as the kernels load them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conformance import register
 from implementations.tiling import Window
+from implementations.torch.devices import aligned
 from implementations.torch.sdpa import sdpa
 
 __all__ = ["sdpa_cudnn", "sdpa_efficient", "sdpa_flash"]
@@ -25,7 +27,11 @@ NOT_EMPTY = {"b > 0 and h > 0 and l > 0 and s > 0": "fused kernels take no empty
     name="torch.sdpa_efficient",
     dtypes=("float32", *HALVES),
     devices=GPU,
-    restrictions={**NOT_EMPTY, "h == g": "the kernel has no grouped heads"},
+    restrictions={
+        **NOT_EMPTY,
+        "h == g": "the kernel has no grouped heads",
+        "d % 8 == 0 and e % 8 == 0 or dtype == 'float32' and d % 4 == 0 and e % 4 == 0": "rows of 16 bytes, as its loads have",
+    },
     description="F.scaled_dot_product_attention, EFFICIENT_ATTENTION kernel",
 )
 def sdpa_efficient(
@@ -41,7 +47,7 @@ def sdpa_efficient(
 ) -> Tensor:
     """The memory-efficient kernel (Rabe and Staats 2021, arXiv:2112.05682), which takes masks."""
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        return sdpa(q, k, v, mask=mask, bias=bias, causal=causal, window=window, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), mask=mask, bias=bias, causal=causal, window=window, scale=scale)
 
 
 @register(
@@ -66,7 +72,7 @@ def sdpa_cudnn(
 ) -> Tensor:
     """The kernel of cuDNN."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return sdpa(q, k, v, mask=mask, bias=bias, causal=causal, window=window, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), mask=mask, bias=bias, causal=causal, window=window, scale=scale)
 
 
 @register(
@@ -81,4 +87,4 @@ def sdpa_cudnn(
 def sdpa_flash(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """FlashAttention-2, which takes no mask there."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return sdpa(q, k, v, scale=scale)
+        return sdpa(*map(aligned, (q, k, v)), scale=scale)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from conformance import block_sizes, register
+from implementations.torch.devices import where_its_arguments_are
 from implementations.torch.logits import working_dtype
 
 __all__ = ["bigbird", "block_sparse", "fixed", "local_global", "pattern", "strided"]
@@ -59,6 +60,7 @@ def _sides(rows: list[Tensor]) -> Tensor:
     "local_global_attention", backend="torch", name="torch.local_global", dtypes=DTYPES, tunables=TUNABLES,
     description="windows as overlapping views of the padded keys, all at once, beside the global keys; global rows apart",
 )  # fmt: skip
+@where_its_arguments_are
 def local_global(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, global_tokens: Sequence[int], causal: bool = False, scale: float | None = None,
     global_self: bool = True, global_rows: bool = True, block_q: int = 64,
@@ -110,6 +112,7 @@ def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
     "strided_attention", backend="torch", name="torch.strided", dtypes=DTYPES,
     description="positions as rows and columns of a grid as wide as the stride",
 )  # fmt: skip
+@where_its_arguments_are
 def strided(q: Tensor, k: Tensor, v: Tensor, *, stride: int, scale: float | None = None) -> Tensor:
     """The near keys of a row of the grid lie in it and in the row above, the far ones in the query's own column."""
     length = q.shape[2]
@@ -140,6 +143,7 @@ def strided(q: Tensor, k: Tensor, v: Tensor, *, stride: int, scale: float | None
     "fixed_attention", backend="torch", name="torch.fixed", dtypes=DTYPES,
     description="each block with all summaries, in one table",
 )  # fmt: skip
+@where_its_arguments_are
 def fixed(q: Tensor, k: Tensor, v: Tensor, *, stride: int, c: int = 1, scale: float | None = None) -> Tensor:
     """A block of queries reads itself and the last c keys of each block; those of later blocks are hidden by causality."""
     length = q.shape[2]
@@ -155,6 +159,7 @@ def fixed(q: Tensor, k: Tensor, v: Tensor, *, stride: int, c: int = 1, scale: fl
     "bigbird_attention", backend="torch", name="torch.bigbird", dtypes=DTYPES,
     description="window, global and random blocks in one table, global rows apart",
 )  # fmt: skip
+@where_its_arguments_are
 def bigbird(
     q: Tensor, k: Tensor, v: Tensor, *, block_size: int, window_blocks: int, global_blocks: int, random_blocks: Tensor,
     scale: float | None = None,
@@ -182,6 +187,7 @@ def bigbird(
     "block_sparse_attention", backend="torch", name="torch.block_sparse", dtypes=DTYPES,
     description="the allowed blocks of each head in a table",
 )  # fmt: skip
+@where_its_arguments_are
 def block_sparse(
     q: Tensor, k: Tensor, v: Tensor, *, block_mask: Tensor, block_q: int, block_k: int, causal: bool = False, scale: float | None = None
 ) -> Tensor:
@@ -208,6 +214,7 @@ def block_sparse(
     "pattern_attention", backend="torch", name="torch.pattern", dtypes=DTYPES, tunables=TUNABLES,
     description="the keys that some query of a block may read, in a table",
 )  # fmt: skip
+@where_its_arguments_are
 def pattern(q: Tensor, k: Tensor, v: Tensor, *, pattern: Callable[..., Tensor], scale: float | None = None, block_q: int = 128) -> Tensor:
     """The pattern is asked about one block of queries at a time."""
     queries, keys = q.shape[2], torch.arange(k.shape[2])

@@ -77,7 +77,7 @@ class Arrays:
         array: what one of its arrays is called.
         strided: whether an array may lie in memory in any order and with gaps; else memory layouts are not varied.
         devices: where its arrays may lie, by kind; the first is the usual one.
-        environment: variables that a worker on the CPU starts with, where the user has not set them.
+        environment: for a kind of device, variables that a worker starts with there, where the user has not set them.
         shared_modules: whose functions no call may replace.
         baseline: the registered implementation that a benchmark holds the others against.
     """
@@ -89,7 +89,7 @@ class Arrays:
     array: ClassVar[str]
     strided: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    environment: ClassVar[Mapping[str, str]] = {}
+    environment: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     shared_modules: ClassVar[tuple[str, ...]] = ()
     baseline: ClassVar[str] = ""
 
@@ -119,6 +119,11 @@ class Arrays:
     def __init__(self, device: str) -> None:
         self.device = device
 
+    @property
+    def device_name(self) -> str:
+        """What its maker calls the device; "" for the processor."""
+        return ""
+
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A view of shared memory as this backend's array."""
         raise NotImplementedError
@@ -133,6 +138,10 @@ class Arrays:
 
     def finish(self, result: Any) -> None:
         """Wait until what a call returned has been computed."""
+
+    def lost(self) -> bool:
+        """Whether the device has failed for good, as far as this process goes."""
+        return False
 
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""

@@ -39,7 +39,10 @@ class JaxArrays(Arrays):
     array = "jax.Array"
     strided = False
     devices = ("cpu", "cuda", "tpu")
-    environment: ClassVar[Mapping[str, str]] = {"JAX_PLATFORMS": "cpu"}
+    environment: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "cpu": {"JAX_PLATFORMS": "cpu"},
+        "cuda": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else the first worker takes most of the memory from the others
+    }
     shared_modules = ("jax", "jax.numpy", "jax.lax", "jax.nn")
     baseline = "jax.standard"
 
@@ -52,6 +55,11 @@ class JaxArrays(Arrays):
         self._device = jax.devices(kind)[int(index or 0)]
         self._type = type(jax.device_put(np.zeros(1, dtype=np.float32), self._device))
         self._taken: list[tuple[Any, np.ndarray]] = []
+
+    @property
+    def device_name(self) -> str:
+        """As the device tells it."""
+        return "" if self._device.platform == "cpu" else str(self._device.device_kind)
 
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A copy of what lies in shared memory, on the device."""

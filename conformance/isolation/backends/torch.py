@@ -44,6 +44,11 @@ class TorchArrays(Arrays):
         self.shared = device == "cpu" if shared is None else shared
         self._moved: list[tuple[Any, Any]] = []
 
+    @property
+    def device_name(self) -> str:
+        """As the driver tells it; the other kinds of devices have no names."""
+        return str(self.torch.cuda.get_device_name(self.device)) if self.device.partition(":")[0] == "cuda" else ""
+
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A tensor on shared memory, with its storage offset; or on a copy of its storage, gaps included, on the device."""
         flat = self._tensor(arena.storage(where))
@@ -72,6 +77,14 @@ class TorchArrays(Arrays):
         """Wait for the device, so that what goes wrong there is raised by the call that it went wrong in."""
         if self.device.partition(":")[0] == "cuda":
             self.torch.cuda.synchronize(self.device)
+
+    def lost(self) -> bool:
+        """After a fault in a kernel, such as an illegal address, CUDA refuses whatever the process asks of it."""
+        try:
+            self.finish(None)
+        except RuntimeError:
+            return True
+        return False
 
     def copy_back(self) -> list[range]:
         """Bring what the arguments have become back into shared memory; the addresses where they lay outside of it."""
