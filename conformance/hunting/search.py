@@ -57,6 +57,7 @@ class Effort:
         shrink_seconds: limit of shrinking where cases are slow.
         seed: of the random choices; the same seed gives the same hunt.
         diagnose: whether a finding is shrunk and explained, and the mistakes told that the cases before it ruled out.
+        thorough: whether to look at all that a certificate states, such as the mistakes that are ruled out; else nothing is certified.
     """
 
     examples: int = 600
@@ -65,6 +66,7 @@ class Effort:
     shrink_seconds: float = 20.0
     seed: int = 0
     diagnose: bool = True
+    thorough: bool = True
 
 
 class Search:
@@ -89,7 +91,7 @@ class Search:
     @property
     def adequate(self) -> bool:
         """Whether enough cases were executed, and every applicable mistake is ruled out by them."""
-        return self.executed >= LEAST_SHARE * self.effort.examples and not self.adequacy.left
+        return self.effort.thorough and self.executed >= LEAST_SHARE * self.effort.examples and not self.adequacy.left
 
     def run(self, look: Callable[[Case], Judgement]) -> Judgement | None:
         """Hand cases to ``look`` until one is refuted, which is returned, there are enough, or the time is up."""
@@ -187,6 +189,8 @@ class Search:
 
     def _aimed(self) -> Iterator[Case]:
         """Cases that rule out what is left, chosen among `CANDIDATES` times as many random ones as there are examples."""
+        if not self.effort.thorough:
+            return
         self._look_ahead()
         self.stage = "aimed"
         for index in range(CANDIDATES * self.effort.examples):
