@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "confine", "end_marked", "end_with_parent", "ending", "usage_of"]
+__all__ = ["Usage", "asleep", "confine", "end_marked", "end_with_parent", "ending", "usage_of"]
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
@@ -41,6 +41,17 @@ def usage_of(process: int) -> Usage | None:
     except OSError:
         return None
     return Usage((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0])
+
+
+def asleep(process: int) -> bool:
+    """Whether all threads of a process sleep and it has no child that might work for it: it wants nothing of the processor."""
+    try:
+        for task in os.scandir(f"/proc/{process}/task"):
+            if Path(task.path, "stat").read_text().rpartition(")")[2].split()[0] != "S" or Path(task.path, "children").read_text():
+                return False
+    except OSError:  # it has ended, or the system does not tell
+        return False
+    return True
 
 
 def ending(status: int) -> str:

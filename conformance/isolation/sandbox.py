@@ -27,7 +27,7 @@ from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
 from conformance.isolation.backends import BACKENDS
-from conformance.isolation.processes import confine, end_marked, ending, usage_of
+from conformance.isolation.processes import asleep, confine, end_marked, ending, usage_of
 from conformance.isolation.template import OF_THE_MOMENT, Forked, template_for
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
@@ -55,7 +55,8 @@ WATCH = 0.05
 # How much longer than the slowest call so far one may take: a slow kernel is slow on every case, and more so on a larger one.
 SLOWER = 10
 
-# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy.
+# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy. Time in
+# which it asked for none, as it slept, counts all the same.
 BUSY = 6.0
 
 
@@ -64,7 +65,7 @@ class Limits:
     """What a worker may use.
 
     Attributes:
-        seconds: of processor time for one request, once the first has returned; `BUSY` times as much by the clock.
+        seconds: of processor time or sleep for one request, once the first has returned; `BUSY` times as much by the clock.
         first_seconds: likewise for the first call, which may compile.
         memory: bytes of private memory, of memory in use beside the arena, and of a file that it writes.
     """
@@ -250,7 +251,7 @@ class Sandbox:
     def _read(self, until: float, limit: float) -> bytes:
         """What comes, to the end of a line or beyond."""
         assert self._connection is not None, "receive follows send"
-        received, spent = bytearray(), self._processor_seconds()
+        received, spent, slept = bytearray(), self._processor_seconds(), 0.0
         self._connection.settimeout(WATCH)
         while b"\n" not in received:
             try:
@@ -266,8 +267,9 @@ class Sandbox:
                 raise self.reject("the answer has no end")
             if part is None:
                 self._look_at_memory()
+                slept += WATCH if self._asleep() else 0.0
             late = time.monotonic() - until
-            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent > limit):
+            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent + slept > limit):
                 self.stop()
                 raise WorkerDied("hang", f"no answer within {limit:.3g} s")
         return bytes(received)
@@ -277,6 +279,10 @@ class Sandbox:
         assert self._process is not None, "only a started worker is waited for"
         usage = usage_of(self._process.pid)
         return time.monotonic() if usage is None else usage.seconds
+
+    def _asleep(self) -> bool:
+        assert self._process is not None, "only a started worker is waited for"
+        return self.device == "cpu" and asleep(self._process.pid)
 
     def _look_at_memory(self) -> None:
         """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""
