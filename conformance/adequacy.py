@@ -169,11 +169,12 @@ class Adequacy:
         """
         self.settle()
         unmet = [suspect for suspect in self._open if suspect.name not in self._met and self._shown(suspect)]
-        for case in cases:
-            if not unmet:
-                return
+        for index, case in enumerate(cases):
+            tried = unmet if index < OCCASIONS or index % EVERY == 0 else [one for one in unmet if one.name not in self._unlikely]
+            if not tried:
+                continue
             lifted, setting = self._lift(case)
-            met = {suspect.name for suspect in unmet if applies(suspect, lifted, setting)}
+            met = {suspect.name for suspect in tried if applies(suspect, lifted, setting)}
             self._met |= met
             unmet = [suspect for suspect in unmet if suspect.name not in met]
 

@@ -97,7 +97,7 @@ class Steps:
         if not (named := condition_names(self.needs)):
             return holds(self.needs, {})
         facts = self.facts()
-        return holds(self.needs, {name: fact() if callable(fact) else fact for name, fact in facts.items() if name in named})
+        return holds(self.needs, {name: fact() if callable(fact := facts.get(name)) else fact for name in named})
 
     def facts(self) -> dict[str, Any]:
         """What `needs` may speak of; a function for what is only worth computing where it does."""

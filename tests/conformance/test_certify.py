@@ -111,7 +111,7 @@ def test_a_kernel_that_is_slow_on_every_case_is_given_longer_for_a_larger_one():
 
 
 def test_the_same_seed_gives_the_same_verdict_and_case():
-    first, second = (only_finding(verdict_of("unstable", effort=Effort(80, shrink_steps=80, seed=5)))[0] for _ in range(2))
+    first, second = (only_finding(verdict_of("unstable", effort=Effort(examples=80, seed=5)))[0] for _ in range(2))
     assert (str(first.case), first.message) == (str(second.case), second.message)
 
 
