@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "asleep", "confine", "end_marked", "end_with_parent", "ending", "usage_of"]
+__all__ = ["Usage", "asleep", "confine", "end_marked", "end_with_parent", "ending", "marked", "usage_of"]
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal that a process gets when its parent dies
 
@@ -81,16 +81,17 @@ def confine(memory: int | None) -> None:
 def end_marked(mark: bytes) -> None:
     """End every process with a mark in its environment, wherever in the tree of processes it went."""
     for _ in range(ROUNDS):  # one may have started another meanwhile
-        marked = list(_marked(mark))
-        for process in marked:
+        found = list(marked(mark))
+        for process in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
-        if not marked:
+        if not found:
             return
         time.sleep(0.001)
 
 
-def _marked(mark: bytes) -> Iterator[int]:
+def marked(mark: bytes) -> Iterator[int]:
+    """Every process with a mark in its environment, where the system tells."""
     if sys.platform != "linux":
         return
     for entry in os.scandir("/proc"):

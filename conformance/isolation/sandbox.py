@@ -27,7 +27,7 @@ from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
 from conformance.isolation.backends import BACKENDS
-from conformance.isolation.processes import asleep, confine, end_marked, ending, usage_of
+from conformance.isolation.processes import asleep, confine, end_marked, ending, marked, usage_of
 from conformance.isolation.template import OF_THE_MOMENT, Forked, template_for
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
@@ -55,8 +55,8 @@ WATCH = 0.05
 # How much longer than the slowest call so far one may take: a slow kernel is slow on every case, and more so on a larger one.
 SLOWER = 10
 
-# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy. Time in
-# which it asked for none, as it slept, counts all the same.
+# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy. One that
+# sleeps for as long and has nobody to wait for has not asked for it.
 BUSY = 6.0
 
 
@@ -267,9 +267,9 @@ class Sandbox:
                 raise self.reject("the answer has no end")
             if part is None:
                 self._look_at_memory()
-                slept += WATCH if self._asleep() else 0.0
+                slept = slept + WATCH if self._sleeps(slept + WATCH > limit) else 0.0
             late = time.monotonic() - until
-            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent + slept > limit):
+            if late > (BUSY - 1) * limit or (late > 0 and (slept > limit or self._processor_seconds() - spent > limit)):
                 self.stop()
                 raise WorkerDied("hang", f"no answer within {limit:.3g} s")
         return bytes(received)
@@ -280,9 +280,12 @@ class Sandbox:
         usage = usage_of(self._process.pid)
         return time.monotonic() if usage is None else usage.seconds
 
-    def _asleep(self) -> bool:
+    def _sleeps(self, alone: bool) -> bool:
+        """Whether the worker sleeps; if ``alone``, also whether no process that it started, in whatever way, may work for it."""
         assert self._process is not None, "only a started worker is waited for"
-        return self.device == "cpu" and asleep(self._process.pid)
+        if self.device != "cpu" or not asleep(self._process.pid):
+            return False
+        return not alone or len(list(marked(f"{MARK}={self._mark}".encode()))) == 1
 
     def _look_at_memory(self) -> None:
         """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""

@@ -99,6 +99,16 @@ def test_a_hang_ends_as_a_finding():
     assert finding.kind == "hang"
 
 
+@pytest.mark.parametrize(("kernel", "kind"), [("sleeps", "hang"), ("sleeps_while_another_process_works", None)])
+def test_only_a_kernel_that_nobody_works_for_has_slept_long_enough_at_its_limit(kernel, kind):
+    with Sandbox(Limits(first_seconds=1.0)) as sandbox:
+        [loaded] = sandbox.load(f"{KERNELS}:{kernel}", method="attention")
+        case = parse_case("attention float32 b=1 h=1 g=1 l=2 s=3 d=2 e=2 q=normal(0) k=normal(1) v=normal(2)")
+        finding = Examiner(loaded, "float32", sandbox).run(case, identical=1).finding
+        assert (finding.kind if finding else None) == kind
+        assert sandbox.seconds_waiting < 5, "it was waited for as if it had not had the processor"
+
+
 def test_a_kernel_that_is_slow_on_every_case_is_given_longer_for_a_larger_one():
     with Sandbox(Limits(seconds=0.3, first_seconds=60.0)) as sandbox:
         [loaded] = sandbox.load(f"{KERNELS}:takes_long_for_each_query", method="attention")
