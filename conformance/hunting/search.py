@@ -12,9 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from random import Random
+from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Unsatisfiable
@@ -182,7 +186,8 @@ class Search:
                     found.append(judgement)
 
         try:
-            search()
+            with _without_constants_of_modules():
+                search()
         except Unsatisfiable:  # restrictions exclude nearly everything: the random stages have looked harder
             return None
         return found[0] if found else None
@@ -206,3 +211,15 @@ class Search:
             random_case(Random(f"{index} occasions"), self.implementation, self.dtype, self.random_stages[index % 2])
             for index in range(ENOUGH_OCCASIONS - self.executed)
         )
+
+
+def _without_constants_of_modules() -> AbstractContextManager[object]:
+    """Keep Hypothesis from reading, for constants to draw, the source of every module that is not in site-packages.
+
+    In a working copy that takes seconds, and what is drawn would depend on what happens to be imported.
+    """
+    try:
+        providers: Any = import_module("hypothesis.internal.conjecture.providers")
+        return patch.object(providers.HypothesisProvider, "_local_constants", providers.Constants())
+    except (ImportError, AttributeError):  # another release, which does it otherwise or not at all
+        return nullcontext()
