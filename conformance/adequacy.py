@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,9 @@ LARGEST_CASE = 400_000
 # every so manieth only. Others are tried on all: few cases bring them out, and one that is missed counts as no occasion.
 OCCASIONS, EVERY = 60, 8
 
+# Cases that wait until it is asked what they rule out: a hunt that finds something needs not know. They are so few, and
+# together no larger than the largest of them may be, that time limits hold.
+MOST_WAITING = 64
 
 # What conditions of pitfalls call parts of an option, besides "mask_h" and the like.
 OF_OPTIONS = {"left": "window", "right": "window", "documents": "mask"}
@@ -91,9 +94,7 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         suspect: the mistake.
         lifted, setting: from `lift`.
     """
-    if isinstance(suspect.tile, int):
-        tiles = dict.fromkeys(("block_q", *KEY_TILES), suspect.tile)
-        setting = replace(setting, tunables={**setting.tunables, **tiles})
+    setting = _at_tile(suspect, setting)
     with np.errstate(all="ignore"):
         outputs = suspect.pitfall.run(lifted, setting)
         if outputs is None:
@@ -102,6 +103,20 @@ def run_suspect(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -
         # Integers are exact, and codes are given as what they stand for.
         kept = [spec.kind == "code" or one.dtype.kind in EXACT_KINDS for spec, one in zip(specs, outputs, strict=False)]
         return tuple(one if exact else one.astype(form) for exact, one in zip(kept, outputs, strict=False))
+
+
+def applies(suspect: Suspect, lifted: Mapping[str, Any], setting: Setting) -> bool:
+    """Whether a mistake applies to a case: `run_suspect` returns something; its arguments."""
+    if suspect.pitfall.shows is None:
+        return run_suspect(suspect, lifted, setting) is not None
+    return suspect.pitfall.shows(lifted, _at_tile(suspect, setting))
+
+
+def _at_tile(suspect: Suspect, setting: Setting) -> Setting:
+    if not isinstance(suspect.tile, int):
+        return setting
+    tiles = dict.fromkeys(("block_q", *KEY_TILES), suspect.tile)
+    return replace(setting, tunables={**setting.tunables, **tiles})
 
 
 def leaves_budget(outputs: tuple[np.ndarray, ...] | None, wanted: tuple[Expected, ...]) -> bool:
@@ -125,21 +140,26 @@ def _speaks_of_others(pitfall: Pitfall, implementation: Implementation) -> bool:
 class Adequacy:
     """Keeps, for one hunt, the mistakes that are not ruled out yet and runs them on the cases that passed."""
 
-    def __init__(
-        self, implementation: Implementation, run: Callable[..., tuple[np.ndarray, ...] | None] = run_suspect,
-        contract: PrecisionContract | None = None,
-    ) -> None:  # fmt: skip
-        self.implementation, self._run, self._contract = implementation, run, contract
+    def __init__(self, implementation: Implementation, contract: PrecisionContract | None = None) -> None:
+        self.implementation, self._contract = implementation, contract
         self._open = list(suspects(implementation.method, implementation.tunables))
         self._unlikely = {suspect.name for suspect in self._open if _speaks_of_others(suspect.pitfall, implementation)}
         self._outputs = [spec.name for spec in get_method(implementation.method).signature.outputs]
         self._met: set[str] = set()
         self._learned = 0
-        self.ruled_out: dict[str, str] = {}
+        self._ruled_out: dict[str, str] = {}
+        self._waiting: list[tuple[Case, tuple[Expected, ...]]] = []
+
+    @property
+    def ruled_out(self) -> Mapping[str, str]:
+        """Mistakes that some executed case exposed, with the first such case."""
+        self.settle()
+        return self._ruled_out
 
     @property
     def left(self) -> list[str]:
         """Mistakes that applied to some executed case but were not exposed by any."""
+        self.settle()
         return [suspect.name for suspect in self._open if suspect.name in self._met]
 
     def look_ahead(self, cases: Iterable[Case]) -> None:
@@ -147,36 +167,53 @@ class Adequacy:
 
         A hunt of a few cases leaves most mistakes without an occasion; that does not make them inapplicable.
         """
-        unmet = [suspect for suspect in self._open if suspect.name not in self._met]
-        for case in cases:
+        self.settle()
+        unmet = [suspect for suspect in self._open if suspect.name not in self._met and self._shown(suspect)]
+        for index, case in enumerate(cases):
+            tried = unmet if index < OCCASIONS or index % EVERY == 0 else [one for one in unmet if one.name not in self._unlikely]
+            if not tried:
+                continue
             lifted, setting = self._lift(case)
-            for suspect in list(unmet):
-                if self._shown(suspect) and self._run(suspect, lifted, setting) is not None:
-                    self._met.add(suspect.name)
-                    unmet.remove(suspect)
+            met = {suspect.name for suspect in tried if applies(suspect, lifted, setting)}
+            self._met |= met
+            unmet = [suspect for suspect in unmet if suspect.name not in met]
 
     def exposes(self, case: Case, wanted: tuple[Expected, ...]) -> bool:
         """Whether a case, to be executed or not, would rule out something that is left."""
+        self.settle()
+        if case.size > LARGEST_CASE:
+            return False
         lifted, setting = self._lift(case)
         left = (suspect for suspect in self._open if suspect.name in self._met)
-        return case.size <= LARGEST_CASE and any(leaves_budget(self._run(suspect, lifted, setting), wanted) for suspect in left)
+        return any(leaves_budget(run_suspect(suspect, lifted, setting), wanted) for suspect in left)
 
     def learn(self, judgement: Judgement) -> None:
-        """Run what is left on a case that passed."""
+        """Have what is left run on a case that passed, before it is next asked what is."""
         case = judgement.case
         if not self._open or case.size > LARGEST_CASE or not judgement.wanted:
             return
+        self._waiting.append((case, judgement.wanted))
+        if len(self._waiting) == MOST_WAITING or sum(waiting.size for waiting, _ in self._waiting) > LARGEST_CASE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Run what is left on the cases that passed since."""
+        waiting, self._waiting = self._waiting, []
+        for case, wanted in waiting:
+            self._settle(case, wanted)
+
+    def _settle(self, case: Case, wanted: tuple[Expected, ...]) -> None:
         self._learned += 1
-        self._outputs = self._outputs[: len(judgement.wanted)]
+        self._outputs = self._outputs[: len(wanted)]
         lifted, setting = self._lift(case)
         remaining = []
         for suspect in self._open:
             rare = self._learned > OCCASIONS and suspect.name in self._unlikely - self._met
-            outputs = None if rare and self._learned % EVERY else self._run(suspect, lifted, setting)
+            outputs = None if rare and self._learned % EVERY else run_suspect(suspect, lifted, setting)
             if outputs is not None and self._shown(suspect):
                 self._met.add(suspect.name)
-            if leaves_budget(outputs, judgement.wanted):
-                self.ruled_out[suspect.name] = str(case)
+            if leaves_budget(outputs, wanted):
+                self._ruled_out[suspect.name] = str(case)
             else:
                 remaining.append(suspect)
         self._open = remaining

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from conformance.certificate import Certificate
 from conformance.errors import UsageError
+from conformance.examine import Examiner
 from conformance.hunting.hunt import Hunt, HuntResult
 from conformance.hunting.memory import Memory
 from conformance.hunting.search import LEAST_SHARE, Effort
 from conformance.isolation.backends import BACKENDS
 from conformance.isolation.sandbox import InProcess, Limits, Sandbox, WorkerDied
+from conformance.judge import Finding
 from conformance.registry import Implementation
 from oracle.conditions import ConditionError
 from oracle.formats import FORMATS
-from oracle.readings.contract import CONTRACTS, contract_for
+from oracle.readings.contract import CONTRACTS, PrecisionContract, contract_for
 
 __all__ = ["Request", "Watcher", "certify", "certify_target", "check", "implementations", "registered_targets"]
 
@@ -232,22 +235,29 @@ def _infer(
     Where none holds, the mistake is no matter of precision: the result is that of the preset named like the dtype.
     """
     inferred = named = None
+    refuting: Finding | None = None
     for contract in (contract for contract in CONTRACTS.values() if contract.output.name == dtype):
         effort = request.effort
         if inferred is not None:
-            effort = replace(effort, examples=max(1, round(LEAST_SHARE * effort.examples)), diagnose=False)
+            effort = replace(effort, examples=max(1, round(LEAST_SHARE * effort.examples)), diagnose=False, thorough=False)
+        elif refuting is not None and contract.name != dtype:  # what is no matter of precision fails under the others, too
+            again = Examiner(implementation, dtype, sandbox, contract).examine(refuting.case).finding
+            if again is not None:
+                certificate.inferred.append(_tried(contract, "refuted", str(again.ratio), str(again.case)))
+                continue
         result = Hunt(implementation, dtype, sandbox, effort, contract=contract, progress=watcher.progress).run()
-        finding = result.findings[0][0] if result.findings else None
-        certificate.inferred.append({
-            "contract": contract.name,
-            "verdict": "refuted" if finding else "meets",
-            "worst_ratio": str(finding.ratio) if finding else result.worst_ratio,
-            "case": str(finding.case) if finding else result.worst_case,
-        })  # fmt: skip
-        if finding is None:
+        if result.findings:
+            refuting = result.findings[0][0]
+            certificate.inferred.append(_tried(contract, "refuted", str(refuting.ratio), str(refuting.case)))
+        else:
+            certificate.inferred.append(_tried(contract, "meets", result.worst_ratio, result.worst_case))
             inferred = inferred or result
         if contract.name == dtype:
             named = result
     found = inferred or named
     assert found is not None, "every dtype has a preset of its name"
     return found
+
+
+def _tried(contract: PrecisionContract, verdict: str, worst_ratio: float | str, case: str) -> dict[str, Any]:
+    return {"contract": contract.name, "verdict": verdict, "worst_ratio": worst_ratio, "case": case}

@@ -122,14 +122,21 @@ class Method:
         """Every name that a condition may use."""
         return {*self.signature.dims, *self.keywords}
 
+    @cached_property
+    def _defaults(self) -> Mapping[str, Any]:
+        return {name: parameter.default for name, parameter in inspect.signature(self.spec).parameters.items()}
+
     def default(self, option: str) -> Any:
         """Default of an option."""
-        return inspect.signature(self.spec).parameters[option].default
+        return self._defaults[option]
+
+    @cached_property
+    def _defaults_of_options(self) -> Mapping[str, Any]:
+        return {name: self._defaults[name] for name in self.options if name not in self.required_keywords}
 
     def given(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of a call, with their defaults where it leaves them out."""
-        defaults = {name: self.default(name) for name in self.options if name not in self.required_keywords}
-        return {**defaults, **{name: value for name, value in options.items() if value is not None}}
+        return {**self._defaults_of_options, **{name: value for name, value in options.items() if value is not None}}
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, int]:
         """Validate arrays and options by name.

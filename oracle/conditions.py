@@ -20,12 +20,14 @@ _ALLOWED = (
     ast.NotIn, ast.Name, ast.Load, ast.Constant, ast.Tuple,
 )  # fmt: skip
 
+_NOTHING: dict[str, Any] = {"__builtins__": {}}
+
 
 class ConditionError(ValueError):
     """The text is not a condition, or it uses a name that the method does not have."""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def _compiled(condition: str) -> tuple[CodeType, frozenset[str]]:
     try:
         tree = ast.parse(condition.strip(), mode="eval")
@@ -61,7 +63,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
     """The value of an expression in the language of conditions, such as ``"-(-l // block_size)"``; as `holds`."""
     code, names = _compiled(expression)
     try:
-        return eval(code, {"__builtins__": {}}, {name: values.get(name) for name in names})
+        return eval(code, _NOTHING, {name: values.get(name) for name in names})
     except (TypeError, ZeroDivisionError) as error:
         given = ", ".join(f"{name}={values.get(name)!r}" for name in sorted(names))
         raise ConditionError(f"condition={expression!r} cannot be evaluated with {given}: {error}") from None

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["ArraySpec", "ShapeError", "Signature", "parse_signature"]
 
@@ -68,17 +69,17 @@ class Signature:
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
 
-    @property
+    @cached_property
     def required(self) -> tuple[ArraySpec, ...]:
         """Positional arguments."""
         return tuple(spec for spec in self.inputs if not spec.optional)
 
-    @property
+    @cached_property
     def optional(self) -> tuple[ArraySpec, ...]:
         """Arrays that are keyword options."""
         return tuple(spec for spec in self.inputs if spec.optional)
 
-    @property
+    @cached_property
     def dims(self) -> tuple[str, ...]:
         """All dimension letters in order of appearance."""
         return tuple(dict.fromkeys(dim for spec in (*self.inputs, *self.outputs) for dim in spec.dims))

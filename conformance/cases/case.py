@@ -18,6 +18,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,10 @@ class Case:
     invariant: str = ""
 
     def __str__(self) -> str:
+        return self._line
+
+    @cached_property
+    def _line(self) -> str:  # the key by which cases are remembered
         parts = [f"{case} {THEN}" for case in self.earlier] + [self.method, self.dtype]
         for group in (self.dims, self.options, self.arrays, self.tunables):
             parts += [f"{name}={_show(value)}" for name, value in group.items()]

@@ -54,6 +54,9 @@ EQUAL_LENGTHS = "l == s"
 BATCHES, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, KEY_LENGTHS = "b", "g", "h", "l", "s"
 WIDTH_LETTERS = ("d", "e")
 
+# Dimensions by which a cost is to be looked at again once they are known.
+COSTLY = frozenset((*WIDTH_LETTERS, *NAMED_SIZES))
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -161,7 +164,7 @@ def _makeable(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
     """Whether the evaluation's cost, if it depends on widths or the like, is as low as that of making the arrays has to be."""
     named = condition_names(method.cost)
-    return not named & {*WIDTH_LETTERS, *NAMED_SIZES} or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
+    return named.isdisjoint(COSTLY) or evaluate(method.cost, {**dict.fromkeys(named, 1), **sizes}) <= 8 * stage.elements
 
 
 def _lengths(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[str, int]:

@@ -131,7 +131,7 @@ class Hunt:
             result.seconds, result.seconds_to_finding = time.monotonic() - started, seconds_to_finding
             return result
         verdict = "certified" if self.search.adequate else "inconclusive"
-        isolates_nan = self._isolates_nan()
+        isolates_nan = self._isolates_nan() if self.effort.thorough else None
         result = self._result(verdict, time.monotonic() - started)
         result.isolates_nan = isolates_nan
         return result
@@ -170,6 +170,8 @@ class Hunt:
 
     def _soak(self) -> Judgement | None:
         """The largest of the small cases over and over; what it finds, if anything."""
+        if not self.effort.thorough:
+            return None
         largest = max(self._passing, key=lambda judgement: judgement.case.size, default=None)
         judgement = None if largest is None else self.examiner.soak(largest.case.plain())
         return judgement if judgement is not None and judgement.finding is not None else None
@@ -185,7 +187,8 @@ class Hunt:
         self.deterministic &= judgement.repeats
         self.near_ties += judgement.near_ties
         self.widened += judgement.widened
-        self.adequacy.learn(judgement)
+        if self.effort.thorough:
+            self.adequacy.learn(judgement)
         self.ratios.append(judgement.ratio)
         if judgement.ratio > self.worst.ratio or not self.worst.case.method:
             self.worst = replace(judgement, outputs=(), wanted=())
@@ -217,9 +220,11 @@ class Hunt:
         return [weighed] if weighed.finding is not None and weighed.outputs else []
 
     def _result(self, verdict: str, seconds: float) -> HuntResult:
+        told = verdict != "refuted" or self.effort.diagnose
         return HuntResult(
             verdict, self.examiner.judge.contract, self.implementation, self.examples, seconds, self.worst.ratio,
-            str(self.worst.case) if self.worst.case.method else "", list(self.adequacy.ruled_out), self.adequacy.left,
+            str(self.worst.case) if self.worst.case.method else "",
+            list(self.adequacy.ruled_out) if told else [], self.adequacy.left if told else [],
             coverage=self.coverage, clock=self.examiner.clock, deterministic=self.deterministic, near_ties=self.near_ties,
             widened=self.widened, ratios=self.ratios,
         )  # fmt: skip

@@ -12,9 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from random import Random
+from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Unsatisfiable
@@ -56,7 +60,8 @@ class Effort:
         shrink_steps: cases tried to shrink a finding.
         shrink_seconds: limit of shrinking where cases are slow.
         seed: of the random choices; the same seed gives the same hunt.
-        diagnose: whether a finding is shrunk and explained.
+        diagnose: whether a finding is shrunk and explained, and the mistakes told that the cases before it ruled out.
+        thorough: whether to look at all that a certificate states, such as the mistakes that are ruled out; else nothing is certified.
     """
 
     examples: int = 600
@@ -65,6 +70,7 @@ class Effort:
     shrink_seconds: float = 20.0
     seed: int = 0
     diagnose: bool = True
+    thorough: bool = True
 
 
 class Search:
@@ -89,7 +95,7 @@ class Search:
     @property
     def adequate(self) -> bool:
         """Whether enough cases were executed, and every applicable mistake is ruled out by them."""
-        return self.executed >= LEAST_SHARE * self.effort.examples and not self.adequacy.left
+        return self.effort.thorough and self.executed >= LEAST_SHARE * self.effort.examples and not self.adequacy.left
 
     def run(self, look: Callable[[Case], Judgement]) -> Judgement | None:
         """Hand cases to ``look`` until one is refuted, which is returned, there are enough, or the time is up."""
@@ -123,6 +129,8 @@ class Search:
                 yield from self._in_addition("invariants", named)
 
         found = self._each(early(), look)
+        if found is None:
+            self.adequacy.settle()  # which is part of what a case costs
         self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
         found = found or self._each(rest(), look)
         if found is None and not self._slow:
@@ -178,13 +186,16 @@ class Search:
                     found.append(judgement)
 
         try:
-            search()
+            with _without_constants_of_modules():
+                search()
         except Unsatisfiable:  # restrictions exclude nearly everything: the random stages have looked harder
             return None
         return found[0] if found else None
 
     def _aimed(self) -> Iterator[Case]:
         """Cases that rule out what is left, chosen among `CANDIDATES` times as many random ones as there are examples."""
+        if not self.effort.thorough:
+            return
         self._look_ahead()
         self.stage = "aimed"
         for index in range(CANDIDATES * self.effort.examples):
@@ -200,3 +211,15 @@ class Search:
             random_case(Random(f"{index} occasions"), self.implementation, self.dtype, self.random_stages[index % 2])
             for index in range(ENOUGH_OCCASIONS - self.executed)
         )
+
+
+def _without_constants_of_modules() -> AbstractContextManager[object]:
+    """Keep Hypothesis from reading, for constants to draw, the source of every module that is not in site-packages.
+
+    In a working copy that takes seconds, and what is drawn would depend on what happens to be imported.
+    """
+    try:
+        providers: Any = import_module("hypothesis.internal.conjecture.providers")
+        return patch.object(providers.HypothesisProvider, "_local_constants", providers.Constants())
+    except (ImportError, AttributeError):  # another release, which does it otherwise or not at all
+        return nullcontext()

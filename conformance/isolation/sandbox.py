@@ -27,7 +27,8 @@ from conformance.cases.case import Case
 from conformance.errors import UsageError
 from conformance.isolation.arena import Arena
 from conformance.isolation.backends import BACKENDS
-from conformance.isolation.processes import end_marked, end_with_parent, ending, usage_of
+from conformance.isolation.processes import asleep, confine, end_marked, ending, marked, usage_of
+from conformance.isolation.template import OF_THE_MOMENT, Forked, template_for
 from conformance.isolation.worker import CONNECTION_LOST, Worker
 from conformance.methods import load_installed, references
 from conformance.registry import Implementation
@@ -54,7 +55,8 @@ WATCH = 0.05
 # How much longer than the slowest call so far one may take: a slow kernel is slow on every case, and more so on a larger one.
 SLOWER = 10
 
-# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy.
+# How much longer than its limit a worker may take that was not given the processor for that long: machines are busy. One that
+# sleeps for as long and has nobody to wait for has not asked for it.
 BUSY = 6.0
 
 
@@ -63,7 +65,7 @@ class Limits:
     """What a worker may use.
 
     Attributes:
-        seconds: of processor time for one request, once the first has returned; `BUSY` times as much by the clock.
+        seconds: of processor time or sleep for one request, once the first has returned; `BUSY` times as much by the clock.
         first_seconds: likewise for the first call, which may compile.
         memory: bytes of private memory, of memory in use beside the arena, and of a file that it writes.
     """
@@ -102,7 +104,8 @@ class Sandbox:
         self.seconds_waiting = 0.0
         self.past: list[Case] = []
         self.device_name = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._packages: tuple[str, ...] = ()
         self._connection: socket | None = None
         self._mark, self._token, self._folder = "", "", ""
         self._loaded: dict[str, Any] | None = None
@@ -130,6 +133,7 @@ class Sandbox:
             UsageError: it cannot be loaded, or loading it ended the worker.
         """
         load_installed()
+        self._packages = _packages(backend)
         request = {
             "do": "load", "target": target, "method": method, "methods": references(), "backend": backend, "device": self.device,
         }  # fmt: skip
@@ -141,6 +145,7 @@ class Sandbox:
             raise UsageError(f"{target} cannot be imported: {death}") from None
         except (LookupError, TypeError, AttributeError):
             raise UsageError(f"{target} cannot be imported: it answers in the place of attest's worker") from None
+        self._packages = _packages(loaded[-1].backend if loaded else backend)
         self._loaded, self._first_took, self._slowest = request, None, 0.0
         self.past.clear()
         return loaded
@@ -246,7 +251,7 @@ class Sandbox:
     def _read(self, until: float, limit: float) -> bytes:
         """What comes, to the end of a line or beyond."""
         assert self._connection is not None, "receive follows send"
-        received, spent = bytearray(), self._processor_seconds()
+        received, spent, slept = bytearray(), self._processor_seconds(), 0.0
         self._connection.settimeout(WATCH)
         while b"\n" not in received:
             try:
@@ -262,8 +267,9 @@ class Sandbox:
                 raise self.reject("the answer has no end")
             if part is None:
                 self._look_at_memory()
+                slept = slept + WATCH if self._sleeps(slept + WATCH > limit) else 0.0
             late = time.monotonic() - until
-            if late > (BUSY - 1) * limit or (late > 0 and self._processor_seconds() - spent > limit):
+            if late > (BUSY - 1) * limit or (late > 0 and (slept > limit or self._processor_seconds() - spent > limit)):
                 self.stop()
                 raise WorkerDied("hang", f"no answer within {limit:.3g} s")
         return bytes(received)
@@ -273,6 +279,13 @@ class Sandbox:
         assert self._process is not None, "only a started worker is waited for"
         usage = usage_of(self._process.pid)
         return time.monotonic() if usage is None else usage.seconds
+
+    def _sleeps(self, alone: bool) -> bool:
+        """Whether the worker sleeps; if ``alone``, also whether no process that it started, in whatever way, may work for it."""
+        assert self._process is not None, "only a started worker is waited for"
+        if self.device != "cpu" or not asleep(self._process.pid):
+            return False
+        return not alone or len(list(marked(f"{MARK}={self._mark}".encode()))) == 1
 
     def _look_at_memory(self) -> None:
         """Stop a worker that holds more than it may. Its own limit does not count memory that it shares, with itself say."""
@@ -300,24 +313,46 @@ class Sandbox:
 
     def _start(self) -> None:
         ours, theirs = socketpair()
-        memory = self.limits.memory if self.device == "cpu" else None
         self._mark, self._folder = secrets.token_hex(8), tempfile.mkdtemp(prefix="attest-")
         tunables = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), WITHOUT_CACHE]))
-        self._process = subprocess.Popen(
-            # Not "-m": the worker's module should be the one that a kernel finds under its name.
-            [sys.executable, "-P", "-c", "from conformance.isolation.worker import main; main()",
-             str(theirs.fileno()), str(self.arena.descriptor), self._folder],
-            pass_fds=(theirs.fileno(), self.arena.descriptor),
-            stdin=subprocess.DEVNULL,
-            env={**PATIENCE, **_environment(self.device), **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark},
-            start_new_session=True,
-            preexec_fn=lambda: _prepare_worker(memory),
-        )  # fmt: skip
+        environment = {
+            **PATIENCE, **_environment(self.device), **os.environ, **POISON, "GLIBC_TUNABLES": tunables, MARK: self._mark,
+        }  # fmt: skip
+        descriptors = theirs.fileno(), self.arena.descriptor
+        self._process = self._forked(environment, descriptors) or self._fresh(environment, descriptors)
         theirs.close()
         self._connection = ours
         self.starts += 1
         self._warm = False
         self.past.clear()
+
+    def _forked(self, environment: dict[str, str], descriptors: tuple[int, int]) -> Forked | None:
+        """A worker that need not import what every worker does; None where there is no such thing."""
+        template = template_for(environment, self._packages, MARK) if self.device == "cpu" else None
+        if template is None:
+            return None
+        request = {
+            "home": os.getcwd(), "folder": self._folder, "mark": self._mark, "memory": self._memory,
+            "environment": {name: environment.get(name) for name in OF_THE_MOMENT},
+        }  # fmt: skip
+        return template.fork(request, descriptors)
+
+    def _fresh(self, environment: dict[str, str], descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
+        """A worker that starts from nothing."""
+        memory = self._memory
+        return subprocess.Popen(
+            # Not "-m": the worker's module should be the one that a kernel finds under its name.
+            [sys.executable, "-P", "-c", "from conformance.isolation.worker import main; main()", *map(str, descriptors), self._folder],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: confine(memory),
+        )
+
+    @property
+    def _memory(self) -> int | None:
+        return self.limits.memory if self.device == "cpu" else None
 
 
 class InProcess(Sandbox):
@@ -351,13 +386,9 @@ def _environment(device: str) -> dict[str, str]:
     return {name: text for backend in BACKENDS.values() for name, text in backend.environment.get(kind, {}).items()}
 
 
-def _prepare_worker(memory: int | None) -> None:
-    """Between fork and exec: no core dumps, limits of memory and of files, and an end with the judge's own."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
-    end_with_parent()
+def _packages(backend: str | None) -> tuple[str, ...]:
+    """What a worker that runs a backend imports and may find imported."""
+    return BACKENDS[backend].preloaded if backend in BACKENDS else ()
 
 
 def _gib(size: int) -> str:

@@ -32,7 +32,7 @@ from conformance.methods import load_installed, resolve_method
 from conformance.parallel.driver import RankDriver
 from conformance.registry import Registration
 
-__all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main"]
+__all__ = ["CONNECTION_LOST", "DECOY", "Worker", "main", "silence"]
 
 CONNECTION_LOST = 113
 """Exit status of a worker that cannot reach the judge any more."""
@@ -265,10 +265,15 @@ def _running() -> int:
 def main() -> None:
     """Entry point of the worker process: descriptors of the connection and the arena, and a folder for its calls."""
     connection, arena, folder = socket.socket(fileno=int(sys.argv[1])), Arena(int(sys.argv[2])), Path(sys.argv[3])
-    quiet = os.open(os.devnull, os.O_RDWR)  # what a kernel prints must neither mix with our output nor fill a pipe
-    for stream in (0, 1, 2):
-        os.dup2(quiet, stream)
+    silence()
     faulthandler.disable()
     np.seterr(all="ignore")
     (folder / DECOY).write_text(DECOY_CONTENTS)
     Worker(connection, arena, folder).serve()
+
+
+def silence() -> None:
+    """Neither read nor write: what a kernel prints must neither mix with the judge's output nor fill a pipe."""
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(quiet, stream)

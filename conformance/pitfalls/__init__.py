@@ -62,6 +62,7 @@ class Pitfall:
             or None where the mistake does not apply to this call (an option it needs is absent).
         variants: tile sizes to try where the mistake depends on one that the case does not tell; () for none.
         output: the only output in which it shows for certain, which an implementation may leave out; "" for no such thing.
+        shows: of the same arguments, whether the mistake applies to this call, where that is known for less than what it returns.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Pitfall:
     run: Callable[[Mapping[str, Any], Setting], tuple[np.ndarray, ...] | None]
     variants: tuple[int, ...] = ()
     output: str = ""
+    shows: Callable[[Mapping[str, Any], Setting], bool] | None = None
 
 
 _PITFALLS: dict[tuple[str, str], Pitfall] = {}

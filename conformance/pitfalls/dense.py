@@ -66,7 +66,8 @@ class Steps:
                 has_keys = "s" in signature.dims or any(spec.name == keys for spec in signature.inputs)
                 variants = cls.variants if has_keys else ()  # tiles are of keys
                 run = partial(cls.run, len(signature.outputs))
-                declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants, cls.output))
+                shows = None if cls.occasional else cls.shows  # what only the outputs tell
+                declare(Pitfall(cls.name, (method,), cls.explanation, cls.citation, run, variants, cls.output, shows))
 
     @classmethod
     def run(cls, count: int, arguments: Mapping[str, Any], setting: Setting) -> tuple[np.ndarray, ...] | None:
@@ -81,14 +82,22 @@ class Steps:
             return outputs
 
     @classmethod
+    def shows(cls, arguments: Mapping[str, Any], setting: Setting) -> bool:
+        """Whether the mistake can show on a call."""
+        with np.errstate(all="ignore"):
+            return cls(arguments, setting).applies()
+
+    @classmethod
     def unmistaken(cls) -> type[Steps]:
         """The class that computes the same steps rightly."""
         return next(base for base in cls.__mro__ if issubclass(base, Steps) and not hasattr(base, "name"))
 
     def applies(self) -> bool:
         """Whether the mistake can show on this call."""
-        facts, named = self.facts(), condition_names(self.needs)
-        return holds(self.needs, {name: fact() if callable(fact) else fact for name, fact in facts.items() if name in named})
+        if not (named := condition_names(self.needs)):
+            return holds(self.needs, {})
+        facts = self.facts()
+        return holds(self.needs, {name: fact() if callable(fact := facts.get(name)) else fact for name in named})
 
     def facts(self) -> dict[str, Any]:
         """What `needs` may speak of; a function for what is only worth computing where it does."""

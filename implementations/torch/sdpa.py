@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from conformance import register
@@ -126,5 +125,7 @@ def sdpa_is_causal(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, sca
 )
 def sdpa_causal_lower_right(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None) -> Tensor:
     """`F.scaled_dot_product_attention` with the library's bottom-right mask, which warns of NaN if Lq > Lk; the CPU gives zeros there."""
+    from torch.nn.attention.bias import causal_lower_right  # here, as it imports torch._dynamo, which takes longer than PyTorch itself
+
     attn_mask = causal_lower_right(q.shape[2], k.shape[2]) if causal else None
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale, enable_gqa=True)

@@ -81,6 +81,23 @@ def hangs(q, k, v, *, scale=None):
     return right(q, k, v, scale=scale)
 
 
+def sleeps(q, k, v, *, scale=None):
+    time.sleep(600)
+
+
+def sleeps_while_another_process_works(q, k, v, *, scale=None):
+    heard, told = os.pipe()
+    child = os.fork()
+    if not child:
+        if not os.fork():  # no child of this process, as the processes of a pool may be
+            time.sleep(1.3)
+            os.write(told, b"!")
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.read(heard, 1)
+    return right(q, k, v, scale=scale)
+
+
 def takes_long_for_each_query(q, k, v, *, scale=None):
     until = time.process_time() + 0.05 * q.shape[2]
     while time.process_time() < until:

@@ -1,5 +1,6 @@
 """From a kernel to its verdict, through the public function that the command line calls."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ def verdict_of(name, **request):
     return certificate
 
 
+@cache
+def known(name, examples=QUICK.examples):
+    """The certificate of a kernel, hunted once for all tests that look at it."""
+    return verdict_of(name, effort=Effort(examples=examples))
+
+
 def only_finding(certificate):
     assert certificate.verdict == "refuted", certificate.error or certificate.result
     [(finding, explained)] = certificate.result.findings
@@ -28,26 +35,26 @@ def only_finding(certificate):
 
 
 def test_a_right_kernel_is_certified_with_the_mistakes_that_were_ruled_out():
-    certificate = verdict_of("right", effort=Effort(examples=150))
+    certificate = known("right")
     assert certificate.verdict == "certified", certificate.result
     assert 0 < certificate.result.worst_ratio < 1
     assert {"unstable-softmax", "causal-top-left", "scale-twice"} <= set(certificate.result.ruled_out)
 
 
 def test_tunables_of_a_registered_kernel_are_drawn():
-    certificate = verdict_of("tiled", effort=Effort(examples=150))
+    certificate = known("tiled")
     assert certificate.verdict == "certified", certificate.result
     assert "block_k=" in certificate.result.worst_case
 
 
 def test_mistakes_at_the_edges_of_its_own_tiles_are_ruled_out_where_a_kernel_has_any():
     own = {"stale-accumulator (tile block_k)", "tail-padding-keys-counted (tile block_k)", "stale-accumulator (tile 16)"}
-    assert own <= set(verdict_of("tiled", effort=Effort(examples=150)).result.ruled_out)
-    assert own & set(verdict_of("right", effort=Effort(examples=150)).result.ruled_out) == {"stale-accumulator (tile 16)"}
+    assert own <= set(known("tiled").result.ruled_out)
+    assert own & set(known("right").result.ruled_out) == {"stale-accumulator (tile 16)"}
 
 
 def test_a_kernel_that_follows_another_convention_is_told_which():
-    finding, explained = only_finding(verdict_of("top_left"))
+    finding, explained = only_finding(known("top_left"))
     assert finding.kind == "wrong-value"
     assert any("causal_alignment=top-left" in line for line in explained)
 
@@ -92,6 +99,16 @@ def test_a_hang_ends_as_a_finding():
     assert finding.kind == "hang"
 
 
+@pytest.mark.parametrize(("kernel", "kind"), [("sleeps", "hang"), ("sleeps_while_another_process_works", None)])
+def test_only_a_kernel_that_nobody_works_for_has_slept_long_enough_at_its_limit(kernel, kind):
+    with Sandbox(Limits(first_seconds=1.0)) as sandbox:
+        [loaded] = sandbox.load(f"{KERNELS}:{kernel}", method="attention")
+        case = parse_case("attention float32 b=1 h=1 g=1 l=2 s=3 d=2 e=2 q=normal(0) k=normal(1) v=normal(2)")
+        finding = Examiner(loaded, "float32", sandbox).run(case, identical=1).finding
+        assert (finding.kind if finding else None) == kind
+        assert sandbox.seconds_waiting < 5, "it was waited for as if it had not had the processor"
+
+
 def test_a_kernel_that_is_slow_on_every_case_is_given_longer_for_a_larger_one():
     with Sandbox(Limits(seconds=0.3, first_seconds=60.0)) as sandbox:
         [loaded] = sandbox.load(f"{KERNELS}:takes_long_for_each_query", method="attention")
@@ -109,7 +126,7 @@ def test_the_same_seed_gives_the_same_verdict_and_case():
 
 
 def test_a_shrunk_case_stays_far_outside_the_budget():
-    finding, _ = only_finding(verdict_of("top_left"))
+    finding, _ = only_finding(known("top_left"))
     assert finding.ratio >= 1000
     assert finding.case.dims["l"] * finding.case.dims["s"] <= 9, finding.case
 

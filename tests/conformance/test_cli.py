@@ -53,7 +53,7 @@ def test_certify_exits_0_and_writes_the_certificate(tmp_path):
     assert document["environment"]["packages"]["numpy"]
 
 
-def test_a_finding_exits_1_and_its_line_replays(tmp_path):
+def test_a_finding_exits_1_and_its_line_replays(tmp_path, attest_here):
     done = attest("certify", f"{KERNELS}:top_left", "--max-examples", 80, "--json", "-")
     assert done.returncode == 1
     finding = json.loads(done.stdout)["results"][0]["findings"][0]
@@ -61,7 +61,7 @@ def test_a_finding_exits_1_and_its_line_replays(tmp_path):
     again = attest("replay", finding["replay"])
     assert again.returncode == 1, again.stdout + again.stderr
     assert "FAILS" in again.stdout
-    other = attest("replay", finding["case"], "--target", f"{KERNELS}:right")
+    other = attest_here("replay", finding["case"], "--target", f"{KERNELS}:right", cwd=tmp_path)
     assert other.returncode == 0, other.stdout + other.stderr
     assert "PASSES" in other.stdout
 
@@ -190,8 +190,9 @@ def test_a_target_is_found_by_any_path_to_it(target, tmp_path, attest_here):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_target_that_cannot_be_loaded_leaves_the_others_certified(tmp_path):
-    done = attest("certify", "no_such_file.py:kernel", f"{KERNELS}:right", "--max-examples", 150, "--json", tmp_path / "out.json")
+def test_a_target_that_cannot_be_loaded_leaves_the_others_certified(tmp_path, attest_here):
+    asked = ("certify", "no_such_file.py:kernel", f"{KERNELS}:right", "--max-examples", 150, "--json", tmp_path / "out.json")
+    done = attest_here(*asked, cwd=tmp_path)
     assert done.returncode == 2
     assert "no_such_file.py" in done.stderr
     results = json.loads((tmp_path / "out.json").read_text())["results"]
@@ -282,8 +283,8 @@ def test_ctrl_c_exits_130_and_keeps_the_certificates_that_were_reached(tmp_path)
     printed = ""
     while "replay" not in printed:
         printed += hunting.stdout.readline()
-    while not (workers := _children(hunting.pid)):
-        time.sleep(0.02)
+    while not (workers := [worker for child in _children(hunting.pid) for worker in (child, *_children(int(child.name)))])[1:]:
+        time.sleep(0.02)  # the process that workers are forked off, and one of them
     hunting.send_signal(signal.SIGINT)
     out, err = hunting.communicate(timeout=60)
     assert hunting.returncode == 130
@@ -299,16 +300,17 @@ def test_ctrl_c_exits_130_and_keeps_the_certificates_that_were_reached(tmp_path)
         time.sleep(0.05)
 
 
-def test_list_names_methods_and_implementations():
+def test_list_names_methods_and_implementations(attest_here, monkeypatch, tmp_path):
     listed = json.loads(attest("list", "--json").stdout)
     assert {"attention", "attention_with_lse", "merge_attention_states"} <= listed["methods"].keys()
     assert "numpy.flash2" in {implementation["name"] for implementation in listed["implementations"]}
-    text = attest("list").stdout
-    assert "numpy.flash2" in text
+    found = [Implementation.from_json(implementation) for implementation in listed["implementations"]]
+    monkeypatch.setattr(Sandbox, "discover", lambda sandbox: (found, []))
+    assert "numpy.flash2" in attest_here("list", cwd=tmp_path).stdout
 
 
-def test_explain_shows_the_specification_and_the_known_mistakes():
-    text = attest("explain", "attention").stdout
+def test_explain_shows_the_specification_and_the_known_mistakes(attest_here, tmp_path):
+    text = attest_here("explain", "attention", cwd=tmp_path).stdout
     names = "mask_rank, bias_rank: number of axes where passed, else None"
     for part in ("q: b h l d", "arXiv:1706.03762", "causal_alignment: bottom-right, top-left", "mask-then-normalise", names, "contiguous:"):
         assert part in text

@@ -26,6 +26,7 @@ from conformance.isolation.arena import Arena
 from conformance.isolation.backends import TorchArrays
 from conformance.isolation.calling import Caller
 from conformance.isolation.sandbox import Limits, Sandbox
+from conformance.isolation.template import end_templates
 from conformance.isolation.worker import Worker
 from conformance.replay import replay
 from conformance.report.console import show_certificate
@@ -45,6 +46,7 @@ def _no_orphans():
     yield
     for backend in ("numpy", "torch"):
         sandbox_for(backend).stop()
+    end_templates()
     assert not running()
     del os.environ[TOKEN]
 

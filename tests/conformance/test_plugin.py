@@ -91,7 +91,7 @@ def test_every_registered_implementation_in_each_dtype_is_a_test_of_its_own_in_p
         "def test_all(attest_certify, attest_target):\n"
         "    attest_certify(target=attest_target)\n"
     )
-    code, text = run(tmp_path, "-n", "2", "-vv", "--attest-max-examples", "40", "--attest-budget", "60", "--attest-seed", "3")
+    code, text = run(tmp_path, "-n", "2", "-vv", "--attest-max-examples", "15", "--attest-budget", "60", "--attest-seed", "3")
     assert "test_all[numpy.merge float32]" in text
     assert "test_all[numpy.merge bfloat16]" in text
     # So few cases may leave mistakes that are not ruled out; none may be found.

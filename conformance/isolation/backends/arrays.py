@@ -73,6 +73,7 @@ class Arrays:
         name: of the backend.
         title: as its users call it.
         packages: that it comes from, the one to import first.
+        preloaded: those of them that a process may import and then be copied, which takes them to make no thread when imported.
         array: what one of its arrays is called.
         strided: whether an array may lie in memory in any order and with gaps; else memory layouts are not varied.
         devices: where its arrays may lie, by kind; the first is the usual one.
@@ -84,6 +85,7 @@ class Arrays:
     name: ClassVar[str]
     title: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
+    preloaded: ClassVar[tuple[str, ...]] = ()
     array: ClassVar[str]
     strided: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)

@@ -29,6 +29,7 @@ class TorchArrays(Arrays):
     name = "torch"
     title = "PyTorch"
     packages = ("torch",)
+    preloaded = ("torch",)
     array = "torch.Tensor"
     devices = ("cpu", "cuda", "mps", "xpu")
     # Triton has no compiler for the CPU, and asks only once.
