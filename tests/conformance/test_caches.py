@@ -27,7 +27,7 @@ METHOD = METHODS["continuous_batching"]
 MUTANTS = Path(__file__).parents[1] / "mutants"
 A_MINUTE = 60.0
 
-# The ten planted bugs of a cache, one for each that the field knows.
+# The planted bugs of a cache, one for each that the field knows.
 PLANTED = {
     "double free": "numpy_wrong/cache_double_free_after_preemption.py",
     "page not freed at finish": "numpy_wrong/cache_pages_not_freed.py",
@@ -39,6 +39,7 @@ PLANTED = {
     "table of another request after a removal": "torch_wrong/cache_values_of_removed_row.py",
     "ring overflow": "torch_wrong/cache_rolling_buffer_overflows.py",
     "growth writes the last token only": "numpy_wrong/cache_grows_by_last_token.py",
+    "page numbers in a byte": "numpy_wrong/cache_block_table_in_a_byte.py",
 }
 
 
