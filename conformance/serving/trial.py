@@ -17,7 +17,7 @@ from conformance.cases.values import make_floats
 from conformance.isolation.backends import from_numpy, to_numpy
 from conformance.judge import compare
 from conformance.serving.accounts import PageError
-from conformance.serving.driver import FACTS, Session
+from conformance.serving.driver import FACTS, AnswerChangedError, Session
 from oracle import get_method
 from oracle.formats import FORMATS
 from oracle.operations import MOST_ASKED, Moment, Operation, Row, count_tokens, join_operations, parse_operations, play
@@ -110,7 +110,7 @@ class Trial:
         """One operation, then the outputs of all resident requests.
 
         Raises:
-            AnswerWrong: an output is wrong.
+            AnswerWrong: an output is wrong, or an earlier one is no longer what it was.
             PagesWrong: pages do not add up.
             Exception: whatever the cache raises.
         """
@@ -120,6 +120,8 @@ class Trial:
             answers = self.session.step(self.moment)
         except PageError as error:
             raise PagesWrong(str(error)) from None
+        except AnswerChangedError as error:
+            raise AnswerWrong(str(error)) from None
         self._check(self.moment, [to_numpy(self.subject.backend, answer) for answer in answers])
 
     def _check(self, moment: Moment, answers: Sequence[np.ndarray]) -> None:
