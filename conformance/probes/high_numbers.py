@@ -52,10 +52,10 @@ MANY_PAGES = (
     f"operations=join(3,2);join(259,3);join(65539,4);grow(3,1);finish(259);grow(3,2) {TOKENS}",
     f"operations={';'.join(f'join({request},{1 + request % 3})' for request in range(40))};finish(3);grow(39,1);grow(20,2) {TOKENS}",
     f"block_size=1 operations=join(0,290);join(1,300);grow(0,1);grow(1,9) {FEW_TOKENS} k=normal(1)",
-    f"operations=join(0,4113);grow(0,1);join(1,3);grow(1,1);grow(0,9) {FEW_TOKENS} k=rising(1)*10",
-    f"operations=join(0,4113);join(1,20);grow(0,1);finish(1);grow(0,30) {FEW_TOKENS} k=first(1)*10",
-    f"operations=join(0,33003);grow(0,1) {FEW_TOKENS} k=last(1)*10",
-    f"operations=join(0,33003);grow(0,1) {FEW_TOKENS} k=first(1)*10",
+    f"operations=join(0,4113);grow(0,1);join(1,3);grow(1,1);grow(0,9) {FEW_TOKENS} k=newest(0)",
+    f"operations=join(0,4113);join(1,20);grow(0,1);finish(1);grow(0,30) {FEW_TOKENS} k=oldest(0)",
+    f"operations=join(0,33003);grow(0,1) {FEW_TOKENS} k=newest(0)",
+    f"operations=join(0,33003);grow(0,1) {FEW_TOKENS} k=oldest(0)",
 )
 
 HIGH_NUMBERS = {
