@@ -355,11 +355,10 @@ def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 _MAKERS: tuple[Maker, ...] = (
-    normal, zeros, ones, index, equal, rising, falling, last, first, after_first, spike, oldest, newest, offset, negative, ties,
-    sparse, spread, subnormal, empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
-    levels, alike, near_ties, uniforms, coarse_uniforms, near_quotients, leftovers, last_uniforms, distributions,
-    peaked_distributions, sparse_distributions,
-    coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
+    normal, zeros, ones, index, equal, rising, falling, last, first, after_first, spike, oldest, newest, offset, negative, ties, sparse,
+    spread, subnormal, empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
+    levels, alike, near_ties, uniforms, coarse_uniforms, near_quotients, leftovers, last_uniforms, distributions, peaked_distributions,
+    sparse_distributions, coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
     scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
 # Those that rounding to a format must not carry out of their domain.
