@@ -80,8 +80,9 @@ class Cache(Steps):
         return [NOTHING] * self.block
 
     def shared(self, page: Page) -> bool:
-        """Whether several requests have a page."""
-        return sum(any(page is other for other in table) for table in self.tables.values()) > 1
+        """Whether several requests have the last page of one; they have it at the same place of their tables, as forks have a prefix."""
+        place = next(len(table) - 1 for table in self.tables.values() if table and table[-1] is page)
+        return sum(len(table) > place and table[place] is page for table in self.tables.values()) > 1
 
     def append(self, request: int, tokens: Sequence[int]) -> None:
         """Write tokens behind those that are there."""
@@ -108,8 +109,9 @@ class Cache(Steps):
 
     def release(self, table: Iterable[Page]) -> None:
         """Free the pages that nobody else has; they are poisoned."""
+        others = {id(page) for other in self.tables.values() for page in other}
         for page in table:
-            if not any(page is other for others in self.tables.values() for other in others):
+            if id(page) not in others:
                 page[:] = [NOTHING] * len(page)
 
     def preempt(self, request: int) -> None:
