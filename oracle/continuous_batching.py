@@ -62,8 +62,8 @@ def continuous_batching(
     """Attention of every request over its own tokens alone, after each operation on a cache.
 
     After each operation every resident request asks with its newest tokens, those that the operation brought it or else its last
-    one, and each query reads the tokens of its request up to its own. Implementations are classes, which keep keys and values
-    from operation to operation: see docs/caches.md.
+    one (the last one too where it brought more than `oracle.operations.MOST_ASKED`), and each query reads the tokens of its
+    request up to its own. Implementations are classes, which keep keys and values from operation to operation: see docs/caches.md.
 
     Args:
         q: queries of the tokens (n, Hq, D), in the order in which the operations bring them.

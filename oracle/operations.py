@@ -7,6 +7,9 @@ of r. ``preempt(r)``: its cache is dropped, until ``resume(r)`` gives all its to
 elsewhere, until ``swap_in(r)``. ``finish(r)``: it leaves, wherever it is, and its number may be used again.
 
 Tokens are numbered in the order in which they come, whoever gets them, so the history of a request is a list of numbers.
+
+Of a prompt of more than `MOST_ASKED` tokens only the last one asks, as where the prompt was read elsewhere: what is wrong with thousands
+of tokens is wrong with where they lie, and to ask with each of them costs the square of their number.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from functools import lru_cache
 
 from oracle.options import OptionError
 
-__all__ = ["VERBS", "Moment", "Operation", "Row", "count_tokens", "join_operations", "parse_operations", "play", "possible", "rows"]
+__all__ = [
+    "MOST_ASKED", "VERBS", "Moment", "Operation", "Row", "count_tokens", "join_operations", "parse_operations", "play", "possible", "rows",
+]  # fmt: skip
 
 # What each operation needs its request to be, and makes of it.
 VERBS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -31,6 +36,9 @@ VERBS: dict[str, tuple[tuple[str, ...], str]] = {
     "swap_in": (("swapped out",), "resident"),
     "finish": (("resident", "preempted", "swapped out"), "absent"),
 }
+
+MOST_ASKED = 600
+"""Tokens of one operation that all ask; where more come at once, the last one does."""
 
 COUNTING = ("join", "grow")  # their number counts tokens; that of fork names the copy
 
@@ -73,8 +81,8 @@ class Moment:
         return [request for request, state in self.states.items() if state == "resident"]
 
     def newest(self, request: int) -> int:
-        """For how many of its last tokens a request asks now: those that the operation brought it, or the last."""
-        return len(self.fed) if self.fed and request == self.operation.request else 1
+        """For how many of its last tokens a request asks now: those that the operation brought it, or, if none or too many, the last."""
+        return len(self.fed) if self.fed and len(self.fed) <= MOST_ASKED and request == self.operation.request else 1
 
     @property
     def rows(self) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from oracle.operations import COUNTING, VERBS, Operation, join_operations, parse_operations, possible, rows
+from oracle.operations import COUNTING, MOST_ASKED, VERBS, Operation, join_operations, parse_operations, possible, rows
 
 __all__ = ["OTHER_SCRIPTS", "draw_script", "possibilities", "script_counts", "script_flags", "simpler_scripts"]
 
@@ -15,11 +15,14 @@ Choose = Callable[[Sequence[Any]], Any]
 # Requests that are there at the same time, and operations, at most.
 REQUESTS, LONGEST = 5, 14
 
-# Numbers of requests, where not always the smallest is taken: they may be any, and come again.
-NUMBERS = (0, 5, 2, 1, 8, 3, 100)
+# Numbers of requests, where not always the smallest is taken: they may be any, and come again. Some are one in 8 or 16 bits.
+NUMBERS = (0, 5, 2, 1, 8, 3, 100, 259, 65541)
 
 # Queries times tokens times heads: what the oracle multiplies.
 ELEMENTS = 50_000
+
+# Few scripts begin with a prompt of more pages than a byte can number, of at most so many tokens, and of so many numbers.
+BYTE, LONGEST_PROMPT, LONG_ELEMENTS = 256, 5000, 300_000
 
 # Which operations a script has besides the ones that every cache has. Few kinds at a time show which is the matter.
 KINDS: tuple[tuple[str, ...], ...] = (
@@ -81,16 +84,19 @@ def draw_script(choose: Choose, dims: Mapping[str, int], tile: int) -> str:
     kinds = choose(KINDS)
     verbs = ("join", "grow", "grow", *(verb for kind in kinds for verb in OF_KIND[kind] * 2), "finish")
     numbers = choose((range(REQUESTS + 1), range(REQUESTS + 1), NUMBERS))
+    prompt = _long_prompt(choose, dims, tile)
+    limit = LONG_ELEMENTS if prompt else ELEMENTS
     operations: list[Operation] = []
     states: dict[int, str] = {}
     tokens = asked = 0
     for _ in range(max(choose(range(2, LONGEST + 1)), choose(range(2, LONGEST + 1)))):
         new = _new(choose, numbers, states)
         verb, request = choose(possibilities(states, verbs, new))
-        made = Operation(verb, request, new if verb == "fork" else _number(choose, verb, tile))
+        count = prompt if prompt and not operations else _number(choose, verb, tile)
+        made = Operation(verb, request, new if verb == "fork" else count)
         fed = made.number if made.number is not None and verb in COUNTING else 0
-        more = fed + sum(state == "resident" for state in states.values())
-        if operations and (tokens + fed) * (asked + more) * heads > ELEMENTS:
+        more = (fed if fed <= MOST_ASKED else 1) + sum(state == "resident" for state in states.values())
+        if operations and (tokens + fed) * (asked + more) * heads > limit:
             continue
         operations.append(made)
         tokens, asked = tokens + fed, asked + more
@@ -102,6 +108,13 @@ def _new(choose: Choose, numbers: Sequence[int], states: Mapping[int, str]) -> i
     """The number of a new request: the smallest, which may have been another's, or any."""
     absent = [number for number in numbers if number not in states]
     return absent[0] if isinstance(numbers, range) else choose(absent)
+
+
+def _long_prompt(choose: Choose, dims: Mapping[str, int], tile: int) -> int:
+    """Tokens of a prompt that fills more pages than a byte can number, and whose last token alone asks; 0 in most scripts."""
+    tokens = min(max((BYTE + 1) * tile + 1, MOST_ASKED + 1), LONGEST_PROMPT)
+    numbers = tokens * max(dims.get(heads, 1) * dims.get(width, 1) for heads, width in ("hd", "gd", "ge"))
+    return tokens if choose((False,) * 11 + (True,)) and numbers <= LONG_ELEMENTS else 0
 
 
 def _number(choose: Choose, verb: str, tile: int) -> int | None:
@@ -146,7 +159,8 @@ def _simpler(operations: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...
                 yield (*operations[:first], *operations[first + 1 : second], *operations[second + 1 :])
     for index, one in enumerate(operations):
         if one.verb in COUNTING and one.number is not None:
-            for fewer in dict.fromkeys((1, 2, 3, one.number // 2, one.number - 1)):
+            parts = [one.number - one.number // part for part in (8, 64)]  # a thousand tokens are not taken away one by one
+            for fewer in dict.fromkeys((1, 2, 3, one.number // 2, *parts, one.number - 1)):
                 if 0 < fewer < one.number:
                     yield (*operations[:index], replace(one, number=fewer), *operations[index + 1 :])
     named = dict.fromkeys(number for one in operations for number in (one.request, one.number if one.verb == "fork" else one.request))

@@ -20,6 +20,8 @@ SPECIAL_LENGTHS = (
     1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 79, 96, 97, 127, 128, 129, 191, 193, 255, 256, 257, 511, 512, 513,
 )  # fmt: skip
 LONG_LENGTHS = (520, 528, 700, 768, 1000, 1023, 1024, 1025, 1500, 2047, 2048, 2049, 4096, 4097)
+USUAL_BATCHES = (1, 2, 3, 1, 2, 3, 2)
+LARGE_BATCHES = (5, 8, 9)  # besides, where a sequence is one query or one token, and costs little
 WIDTHS = (4, 1, 2, 3, 5, 8, 7, 12, 16, 20, 32, 33, 40, 64, 72, 80, 96, 128, 160, 256)
 GROUPS = (1, 2, 1, 3, 4, 1, 5, 7, 8)
 OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither length, width, heads nor batch
@@ -27,10 +29,10 @@ OTHER_SIZES = (2, 1, 3, 4, 5, 6, 8, 16, 33)  # of a dimension that is neither le
 # Sizes of what a letter or a name stands for in every method: blocks of a cache, edges between packed sequences; experts of a
 # router, those that a token chooses, tokens of a vocabulary.
 NAMED_SIZES: dict[str, tuple[int, ...]] = {
-    "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64),
+    "num_blocks": (8, 3, 5, 12, 2, 16, 1, 33, 64, 300),  # the last are more than a byte can number
     "block_size": (4, 2, 1, 3, 8, 5, 16, 32, 12, 24, 64),
     "max_blocks": (3, 2, 4, 1, 5, 2, 8, 12, 33, 65),
-    "edges": (3, 2, 4, 3, 3, 5, 8, 4, 2, 3, 1),
+    "edges": (3, 2, 4, 3, 3, 5, 8, 4, 2, 3, 1, 6, 10, 18),
     "x": (4, 2, 8, 3, 6, 1, 5, 7, 9, 12, 16, 33, 64, 160),
     "c": (1, 2, 1, 2, 3, 4, 6, 8),
     "v": (5, 2, 3, 8, 4, 1, 7, 16, 17, 33, 64, 100, 257),
@@ -119,7 +121,8 @@ def dimensions(choose: Choose, method: Method, stage: Stage, tile: int) -> dict[
     sizes = _lengths(choose, method, stage, tile)
     room = max(1, stage.elements // (2 * prod(max(size, 1) for size in sizes.values())))
     if BATCHES in letters:
-        sizes[BATCHES] = choose([batch for batch in (1, 2, 3, 1, 2, 3, 2) if batch <= room] + [0] * small)
+        batches = USUAL_BATCHES if {QUERY_LENGTHS, KEY_LENGTHS} & set(letters) else (*USUAL_BATCHES, *LARGE_BATCHES)
+        sizes[BATCHES] = choose([batch for batch in batches if batch <= room] + [0] * small)
         room //= max(sizes[BATCHES], 1)
     if KV_HEADS in letters:
         group = choose([group for group in GROUPS if group <= room])
@@ -149,16 +152,20 @@ def _other_sizes(method: Method, stage: Stage, letter: str, sizes: dict[str, int
         return [*OTHER_SIZES, *(size for size in large if _makeable(method, stage, {**sizes, letter: size}))]
     likely = NAMED_SIZES.get(letter, OTHER_SIZES)
     if letter not in named or letter not in NAMED_SIZES:
-        return list(likely)
+        return [size for size in likely if letter not in NAMED_SIZES or _holds(method, stage, {**sizes, letter: size})] or [min(likely)]
     least = {**dict.fromkeys(named, 1), **sizes}
     return [size for size in likely if evaluate(method.cost, {**least, letter: size}) <= stage.elements] or [min(likely)]
 
 
 def _makeable(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
-    """Whether arrays of these sizes, and of 1 where none is known yet, are as quickly made as evaluated, and neither takes too long."""
+    """Whether neither making arrays of these sizes, of 1 where none is known yet, nor evaluating them takes too long."""
     cost = evaluate(method.cost, {**dict.fromkeys(condition_names(method.cost), 1), **sizes})
-    largest = max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.inputs)
-    return cost <= stage.elements and largest <= 8 * stage.elements
+    return cost <= stage.elements and _holds(method, stage, sizes)
+
+
+def _holds(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:
+    """Whether arrays of these sizes, and of 1 where none is known yet, are as quickly made as evaluated."""
+    return max(prod(sizes.get(dim, 1) for dim in spec.dims) for spec in method.signature.inputs) <= 8 * stage.elements
 
 
 def _fits(method: Method, stage: Stage, sizes: dict[str, int]) -> bool:

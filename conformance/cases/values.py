@@ -104,6 +104,21 @@ def spike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return _trend(rng, shape, profile)
 
 
+def _ages(shape: tuple[int, ...]) -> np.ndarray:
+    """How many entries of the first axis, up to 60, stand before each: numbers that every format has."""
+    return np.minimum(np.arange(shape[0]), 60.0).reshape(-1, *[1] * (len(shape) - 1))
+
+
+def oldest(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Along the first axis, where tokens of a cache follow each other, each weighs less than the one before it."""
+    return np.broadcast_to(-_ages(shape), shape).copy()
+
+
+def newest(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The other way round: the last tokens weigh nearly everything."""
+    return oldest(rng, shape)[::-1].copy()
+
+
 def offset(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """A large common offset, which a softmax must cancel."""
     return rng.standard_normal(shape) * 0.25 + 6.0
@@ -340,11 +355,10 @@ def outlier_columns(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 _MAKERS: tuple[Maker, ...] = (
-    normal, zeros, ones, index, equal, rising, falling, last, first, after_first, spike, offset, negative, ties, sparse, spread, subnormal,
-    empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
-    levels, alike, near_ties, uniforms, coarse_uniforms, near_quotients, leftovers, last_uniforms, distributions,
-    peaked_distributions, sparse_distributions,
-    coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
+    normal, zeros, ones, index, equal, rising, falling, last, first, after_first, spike, oldest, newest, offset, negative, ties, sparse,
+    spread, subnormal, empty_parts, log_gates, slow_gates, strong_gates, mixed_gates, fractions, corners, decays, short_decays, units,
+    levels, alike, near_ties, uniforms, coarse_uniforms, near_quotients, leftovers, last_uniforms, distributions, peaked_distributions,
+    sparse_distributions, coarse_distributions, even_distributions, close_distributions, certain_distributions, counts, large_counts,
     scales, powers, small_scales, coins, parities, halves, zero_rows, zero_columns, uneven_rows, outlier_columns,
 )  # fmt: skip
 # Those that rounding to a format must not carry out of their domain.

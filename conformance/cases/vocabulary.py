@@ -111,6 +111,7 @@ BY_METHOD: dict[tuple[str, str], tuple[tuple[str, ...], tuple[float, ...]]] = {
         [("latent_attention", "w_uk"), ("latent_attention", "w_uv")],
         (("normal", "normal", "normal", "sparse", "equal", "ones", "spread", "zeros", "offset"), (1.0, 0.3, 0.3, 0.1)),
     ),
+    ("continuous_batching", "k"): ((*ROWS, "newest", "oldest"), GAINS["k"]),
     # A place that no token goes to keeps what it holds, whatever that is.
     **dict.fromkeys(
         itertools.product(("append_to_pages",), ("k_pages", "v_pages")), (("normal", "normal", "leftovers", "index", "spread"), (1.0,))

@@ -1,10 +1,11 @@
 """The search: which cases a hunt executes, and in which order.
 
-First those that refuted the implementation before, then probes and independent random ones, cheap stages first, and before the
-last of these rows of thousands of tokens where a method carries a state along, then those that invariants judge, then a directed
-search for the largest error over budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle and
-the known mistakes run without the implementation, so whether a case rules one out is known before it is called: where a call is
-so slow that not all cases fit into the time, aimed ones come early, and every call counts.
+First those that refuted the implementation before, then probes and independent random ones, cheap stages first: after the first few
+of these numbers that small integers do not hold, where a method has places or sequences to number, and before the last of them rows of
+thousands of tokens where it carries a state along. Then come those that invariants judge, a directed search for the largest error over
+budget, and at last cases aimed at the mistakes that are still not ruled out. The oracle and the known mistakes run without the
+implementation, so whether a case rules one out is known before it is called: where a call is so slow that not all cases fit into the
+time, aimed ones come early, and every call counts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from conformance.cases.strategies import cases, random_case
 from conformance.examine import Examiner
 from conformance.invariants.drawing import invariant_cases
 from conformance.judge import Judgement
-from conformance.probes import long_cases, probe_cases
+from conformance.probes import high_number_cases, long_cases, probe_cases
 
 __all__ = ["LEAST_SHARE", "Effort", "Search"]
 
@@ -101,6 +102,7 @@ class Search:
         """Hand cases to ``look`` until one is refuted, which is returned, there are enough, or the time is up."""
         started = time.monotonic()
         self._until = started + self.effort.seconds
+        self._slow = True  # unless the first cases, all of them, show otherwise
         small = self.random_stages[0]
         first = min(FIRST_CASES, round(small.share * self.effort.examples))
 
@@ -109,6 +111,10 @@ class Search:
             yield from self.remembered
             yield from self._in_addition("probes", islice(probe_cases(self.implementation, self.dtype), self.effort.examples))
             yield from self._random(small, first, self._until)
+            self.adequacy.settle()  # which is part of what a case costs
+            self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
+            if not self._slow:
+                yield from self._in_addition("high numbers", high_number_cases(self.implementation, self.dtype))
 
         def rest() -> Iterator[Case]:
             examples = self.effort.examples
@@ -129,9 +135,6 @@ class Search:
                 yield from self._in_addition("invariants", named)
 
         found = self._each(early(), look)
-        if found is None:
-            self.adequacy.settle()  # which is part of what a case costs
-        self._slow = (time.monotonic() - started) / max(self.executed, 1) * self.effort.examples > self.effort.seconds
         found = found or self._each(rest(), look)
         if found is None and not self._slow:
             found = self._directed(look)

@@ -26,6 +26,7 @@ from conformance.cases.options import as_argument
 from conformance.errors import DriverError, UsageError
 from conformance.isolation.arena import Arena, ArrayView
 from conformance.isolation.backends import Arrays, NumpyArrays, arrays_of, overlap
+from conformance.isolation.identities import Identities
 from conformance.isolation.state import OWN_PACKAGES, SharedState
 from conformance.loading import discover, load
 from conformance.methods import load_installed, resolve_method
@@ -76,6 +77,7 @@ class Worker:
         self._alone = connection is not None  # else the judge shares the process, and changes its state as it likes
         self._running = 0
         self._remembered: deque[_Given] = deque(maxlen=REMEMBERED)
+        self._identities = Identities()
         # In a process of its own nothing that a kernel raises is meant for us, be it KeyboardInterrupt.
         self._caught: tuple[type[BaseException], ...] = (BaseException,) if connection else (Exception, SystemExit)
 
@@ -178,7 +180,7 @@ class Worker:
         if isinstance(self.function, RankDriver):
             self.function.layout = call["layout"]  # which may be declared for this hunt only
         with self.arrays.calling(self.registration.function, {view["dtype"] for view in call["arrays"]}):
-            arguments = {view["name"]: self.arrays.take(self.arena, ArrayView.from_json(view)) for view in call["arrays"]}
+            arguments = self._arguments([ArrayView.from_json(view) for view in call["arrays"]])
             positional = [arguments.pop(name) for name in call["positional"]]
             result = self.function(*positional, **arguments, **options)
             self.arrays.finish(result)
@@ -207,6 +209,12 @@ class Worker:
             outputs.append({"name": wanted["name"], **facts})
         changed = [name for name, value in options.items() if isinstance(value, list) and value != list(call["options"][name])]
         return {"outputs": outputs, "count": len(results), "options_changed": changed}, given
+
+    def _arguments(self, views: list[ArrayView]) -> dict[str, Any]:
+        """Arrays by name: those of the call before are gone, and each is the object, by `id`, that they were."""
+        if self.arrays.blank() is None:
+            return {view.name: self.arrays.take(self.arena, view) for view in views}
+        return self._identities.arguments(self.arrays.blank, lambda: {view.name: self.arrays.maker(self.arena, view) for view in views})
 
     def _changed(self, given: _Given) -> bool:
         """Whether an output is no longer what it was."""

@@ -141,6 +141,15 @@ class BlocksOfSixteen(Append):
         return slots // 16, slots % 16 % self.size
 
 
+class BlockNumberInByte(Append):
+    name = "block-number-in-a-byte"
+    explanation = "The number of a block is kept in 8 bits: what belongs in block 256 is written to block 0."
+
+    def places(self, slots: Array) -> tuple[Array, Array]:
+        block, offset = super().places(slots)
+        return block % 256, offset
+
+
 class SlotsConsecutive(Append):
     name = "slots-taken-as-consecutive"
     explanation = "Only the first slot is looked at; the tokens after it go to the places that follow."

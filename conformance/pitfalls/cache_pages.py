@@ -113,6 +113,29 @@ class StaleLength(CacheMistake):
         super().resume(request, [*([NOTHING] * len(history)), *history])
 
 
+class PageNumberInByte(CacheMistake):
+    name = "page-number-in-a-byte"
+    explanation = "Block tables keep the numbers of pages in 8 bits: page 256 is taken for page 0."
+    citation = PAGES
+    needs = "most_tokens > 256"
+    variants = (1, USUAL_PAGE)
+
+    def table_read(self, request: int, resident: Sequence[int]) -> list[Page]:
+        table = super().table_read(request, resident)
+        return [table[number % 256] for number in range(len(table))]
+
+
+class LengthInByte(CacheMistake):
+    name = "length-in-a-byte"
+    explanation = "The number of a request's tokens is kept in 8 bits: of 257 tokens one is read."
+    citation = BATCHING
+    needs = "most_tokens > 256"
+
+    def held(self, request: int, resident: Sequence[int]) -> list[int]:
+        held = super().held(request, resident)
+        return held[: len(held) % 256]
+
+
 class SwapReverses(CacheMistake):
     name = "swap-reverses-pages"
     explanation = "Swapping restores the pages in the opposite order."

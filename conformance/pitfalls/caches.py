@@ -14,7 +14,7 @@ import numpy as np
 
 from conformance.pitfalls import Setting
 from conformance.pitfalls.dense import Array, Steps
-from oracle.operations import Moment, parse_operations, play
+from oracle.operations import Moment, parse_operations, play, rows
 
 __all__ = ["BATCHING", "NOTHING", "USUAL_PAGE", "Cache", "CacheMistake", "Page"]
 
@@ -54,7 +54,7 @@ class Cache(Steps):
         return {
             "h": self.q.shape[1], "g": self.k.shape[1], "d": self.q.shape[2], "scale": self.scale, "sliding_window": self.window,
             "forks": "fork" in verbs, "swaps": "swap_in" in verbs, "preempts": "resume" in verbs, "finishes": "finish" in verbs,
-            "grows": "grow" in verbs,
+            "grows": "grow" in verbs, "most_tokens": max(len(row.tokens) for row in rows(self.arguments["operations"])),
         }  # fmt: skip
 
     def applies(self) -> bool:
@@ -63,8 +63,9 @@ class Cache(Steps):
 
     def lost(self) -> bool:
         """Whether the numbers are so large that rounding decides the outputs."""
+        asked = [row.tokens[-1] for row in rows(self.arguments["operations"])]
         with np.errstate(all="ignore"):
-            return not bool(np.isfinite(self.scores(range(len(self.q)))).all())
+            return not bool(np.isfinite(self.scores(asked)).all())
 
     def factor(self) -> float:
         """What logits are multiplied by."""
@@ -79,20 +80,24 @@ class Cache(Steps):
         return [NOTHING] * self.block
 
     def shared(self, page: Page) -> bool:
-        """Whether several requests have a page."""
-        return sum(any(page is other for other in table) for table in self.tables.values()) > 1
+        """Whether several requests have the last page of one; they have it at the same place of their tables, as forks have a prefix."""
+        place = next(len(table) - 1 for table in self.tables.values() if table and table[-1] is page)
+        return sum(len(table) > place and table[place] is page for table in self.tables.values()) > 1
 
     def append(self, request: int, tokens: Sequence[int]) -> None:
         """Write tokens behind those that are there."""
-        table = self.tables.setdefault(request, [])
-        for token in tokens:
-            length = self.lengths.setdefault(request, 0)
-            if length % self.block == 0:
+        table, written = self.tables.setdefault(request, []), 0
+        self.lengths.setdefault(request, 0)
+        while written < len(tokens):
+            page, slot = divmod(self.lengths[request], self.block)
+            if slot == 0:
                 table.append(self.page())
             elif self.shared(table[-1]):
                 table[-1] = list(table[-1])
-            table[length // self.block][length % self.block] = token
-            self.lengths[request] = length + 1
+            part = tokens[written : written + self.block - slot]
+            table[page][slot : slot + len(part)] = part
+            self.lengths[request] += len(part)
+            written += len(part)
 
     def grow(self, request: int, tokens: Sequence[int]) -> None:
         """Write tokens of a request that is there."""
@@ -104,8 +109,9 @@ class Cache(Steps):
 
     def release(self, table: Iterable[Page]) -> None:
         """Free the pages that nobody else has; they are poisoned."""
+        others = {id(page) for other in self.tables.values() for page in other}
         for page in table:
-            if not any(page is other for others in self.tables.values() for other in others):
+            if id(page) not in others:
                 page[:] = [NOTHING] * len(page)
 
     def preempt(self, request: int) -> None:

@@ -174,6 +174,23 @@ class RepeatedBlockOnce(Misplaced):
         return counted & ~again[:, self.entries(place)]
 
 
+class BlockNumberInByte(Misplaced):
+    name = "block-number-in-a-byte"
+    explanation = "The table is kept in 8 bits: block 256 is taken for block 0."
+
+    def table(self, name: str) -> Array:
+        table = super().table(name)
+        return np.where(table < 0, table, table % 256)
+
+
+class ContextInByte(Misplaced):
+    name = "context-in-a-byte"
+    explanation = "The contexts are kept in 8 bits: of 257 positions one counts."
+
+    def contexts(self) -> Array:
+        return super().contexts() % 256
+
+
 class ValuesOfFirstBlocks(Misplaced):
     name = "values-from-table-of-first-sequence"
     explanation = "The keys are found rightly; for the values the row of the first sequence is used."

@@ -8,8 +8,9 @@ adds to a finding what the output says.
 
 from __future__ import annotations
 
+from conformance.probes.high_numbers import high_number_cases
 from conformance.probes.listing import probe_cases
 from conformance.probes.long_rows import long_cases
 from conformance.probes.reading import read, reading
 
-__all__ = ["long_cases", "probe_cases", "read", "reading"]
+__all__ = ["high_number_cases", "long_cases", "probe_cases", "read", "reading"]

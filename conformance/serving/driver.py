@@ -6,23 +6,44 @@ Runs in the worker process, like the class that it drives.
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from conformance.errors import UsageError
+from conformance.errors import DriverError, UsageError
 from conformance.serving.accounts import Pages, shows_pages
 from conformance.serving.protocol import REQUIRED
 from oracle.catalogue import Method
 from oracle.operations import Moment, Operation, parse_operations, play
 
-__all__ = ["CacheDriver", "Session", "is_cache"]
+__all__ = ["AnswerChangedError", "CacheDriver", "Session", "is_cache"]
 
 Array = Any  # an array of the backend
 
 # What a script does besides what every cache can, with the methods that it takes.
 OPTIONAL = {"fork": ("fork",), "preempt": ("preempt",), "swap_out": ("swap_out", "swap_in")}
+
+
+# So many of the newest answers are looked at again after later operations.
+REMEMBERED = 16
+
+
+class AnswerChangedError(DriverError):
+    """A cache wrote to what it had given; the message says to which answer, and at which operation."""
+
+    kind = "changed-later"
+
+
+@dataclass
+class _Given:
+    """An answer: itself, what it was, and for which request after which operation."""
+
+    answer: Array
+    was: Array
+    where: str
 
 
 def is_cache(found: object) -> bool:
@@ -42,13 +63,15 @@ class Session:
     def __init__(self, cache: Any, q: Array, k: Array, v: Array, *, windowed: bool = False) -> None:
         self.cache, self.q, self.k, self.v = cache, q, k, v
         self.pages = Pages(cache, windowed, self._alike) if shows_pages(cache) else None
-        self._kept = [x.copy() if isinstance(x, np.ndarray) else x.clone() for x in (k, v)]
+        self._kept = [_copy(x) for x in (k, v)]
+        self._given: deque[_Given] = deque(maxlen=REMEMBERED)
 
     def step(self, moment: Moment) -> list[Array]:
         """Do one operation; the outputs of every resident request, (n, Hq, Dv) each, in the order in which they joined.
 
         Raises:
             PageError: pages do not add up afterwards.
+            AnswerChangedError: an earlier answer is no longer what it was.
             TypeError, ValueError: the cache answers with something else than what was asked for.
         """
         try:
@@ -63,7 +86,12 @@ class Session:
             answers = self.cache.attend(dict(queries)) if queries else {}
         finally:
             self._put_back(moment)
-        return [self._answer(answers, request, queries[request], moment) for request in queries]
+        checked = [self._answer(answers, request, queries[request], moment) for request in queries]
+        for given in self._given:
+            if not _same(given.answer, given.was):
+                raise AnswerChangedError(f"what attend gave {given.where} changed at operation {moment.step}, {moment.operation}")
+        self._given.extend(_Given(one, _copy(one), _where(request, moment)) for request, one in zip(queries, checked, strict=True))
+        return checked
 
     def _alike(self, one: list[int], other: list[int]) -> bool:
         """Whether tokens have the same keys and values."""
@@ -95,7 +123,7 @@ class Session:
             getattr(cache, operation.verb)(request)
 
     def _answer(self, answers: Mapping[int, Array], request: int, queries: Array, moment: Moment) -> Array:
-        where = f"for request {request} after operation {moment.step}, {moment.operation}"
+        where = _where(request, moment)
         if request not in answers:
             raise ValueError(f"attend gives nothing {where}")
         answer, wanted = answers[request], (*queries.shape[:2], self.v.shape[2])
@@ -106,6 +134,19 @@ class Session:
                 f"attend gives {answer.dtype} {tuple(answer.shape)} {where}, but should give {queries.dtype} {wanted} (n, Hq, Dv)"
             )
         return answer
+
+
+def _where(request: int, moment: Moment) -> str:
+    return f"for request {request} after operation {moment.step}, {moment.operation}"
+
+
+def _copy(x: Array) -> Array:
+    return x.copy() if isinstance(x, np.ndarray) else x.clone()
+
+
+def _same(x: Array, other: Array) -> bool:
+    """Whether two arrays have the same elements, NaN included."""
+    return bool(((x == other) | ((x != x) & (other != other))).all())
 
 
 def _writable(x: Array) -> bool:

@@ -14,6 +14,7 @@ Hypothesis shrinks the choices behind a script, and comes to rest where one that
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, wraps
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from conformance.serving.driver import OPTIONAL
 from conformance.serving.trial import REQUESTS, TOKENS, Subject, Trial, shortest
-from oracle.operations import Operation
+from oracle.operations import MOST_ASKED, Operation
 
 __all__ = ["CacheMachine", "cache_machine"]
 
@@ -32,6 +33,9 @@ __all__ = ["CacheMachine", "cache_machine"]
 AT_ONCE = 9
 
 BLOCK_SIZES = (2, 1, 3, 4)
+
+# A prompt of more pages than a byte can number, of the size that is drawn or of a usual one, so long that its last token alone asks.
+LONG, USUAL_BLOCK = 257, 16
 
 # Seconds for the shortest script of a failure.
 SHRINKING = 20.0
@@ -102,11 +106,14 @@ class CacheMachine(RuleBasedStateMachine):
 
     @initialize(
         block_size=st.sampled_from(BLOCK_SIZES), sliding_window=st.sampled_from((None, None, 1, 3)),
-        scale=st.sampled_from((None, None, 0.3)), tokens=st.integers(1, AT_ONCE),
+        scale=st.sampled_from((None, None, 0.3)), tokens=st.integers(1, AT_ONCE), long=st.sampled_from((False,) * 9 + (True,)),
     )  # fmt: skip
-    def start(self, tokens: int, **choices: Any) -> None:
+    def start(self, tokens: int, long: bool = False, **choices: Any) -> None:
         """A cache with one request: Hypothesis may never let another join."""
-        self.trial = Trial(Subject(self.cache, self.backend, self.dtype, self.keywords), choices)
+        subject = Subject(self.cache, self.backend, self.dtype, self.keywords)
+        block = choices["block_size"] if "block_size" in inspect.signature(self.cache).parameters else USUAL_BLOCK
+        tokens += max(LONG * block, MOST_ASKED) if long else 0
+        self.trial = Trial(subject, choices, TOKENS + (tokens if long else 0))
         self.do(Operation("join", 0, tokens))
 
     def can(self, verb: str) -> bool:
@@ -129,8 +136,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def room(self, tokens: int) -> int:
         """As many of some tokens as there are left."""
-        used = sum(one.number or 0 for one in self.trial.operations if one.verb in ("join", "grow"))
-        return min(tokens, TOKENS - used)
+        return min(tokens, self.trial.left)
 
     @precondition(lambda self: len(self.requests) < REQUESTS and self.room(1))
     @rule(tokens=st.integers(1, AT_ONCE))

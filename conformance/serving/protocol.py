@@ -42,7 +42,7 @@ class KVCache(Protocol):
             queries: of the last n tokens of each request, (n, Hq, D): n is 1, or as many as the last `append` to it brought.
 
         Returns:
-            For each request (n, Hq, Dv).
+            For each request (n, Hq, Dv), which is the caller's from then on: later calls must leave it as it is.
         """
 
     def finish(self, request: int) -> None:

@@ -17,16 +17,16 @@ from conformance.cases.values import make_floats
 from conformance.isolation.backends import from_numpy, to_numpy
 from conformance.judge import compare
 from conformance.serving.accounts import PageError
-from conformance.serving.driver import FACTS, Session
+from conformance.serving.driver import FACTS, AnswerChangedError, Session
 from oracle import get_method
 from oracle.formats import FORMATS
-from oracle.operations import Moment, Operation, Row, join_operations, parse_operations, play
+from oracle.operations import MOST_ASKED, Moment, Operation, Row, count_tokens, join_operations, parse_operations, play
 from oracle.readings import Expected, budget, expected
 from oracle.readings.contract import contract_for
 
 __all__ = ["REQUESTS", "TOKENS", "AnswerWrong", "PagesWrong", "Subject", "Trial", "shortest"]
 
-# Tokens of one trial, and requests at the same time, at most.
+# Tokens of one trial, besides those of a long prompt, and requests at the same time, at most.
 TOKENS, REQUESTS = 120, 5
 
 # Grouped heads, and widths that are all different, so that none stands for another.
@@ -72,15 +72,16 @@ class Trial:
         subject: whose cache to make.
         choices: ``block_size``, ``sliding_window`` and ``scale``, of which those that the class does not take have no effect; None
             for its defaults.
+        tokens: how many its operations may bring.
 
     Attributes:
         operations: that were done.
         moment: what is true after them; None before the first.
     """
 
-    def __init__(self, subject: Subject, choices: Mapping[str, Any]) -> None:
+    def __init__(self, subject: Subject, choices: Mapping[str, Any], tokens: int = TOKENS) -> None:
         taken = inspect.signature(subject.cache).parameters
-        self.subject = subject
+        self.subject, self.tokens = subject, tokens
         self.choices = {name: value for name, value in choices.items() if name in taken and value is not None}
         self.choices |= {name: value for name, value in subject.keywords.items() if name in choices}
         self.window: int | None = self.choices.get("sliding_window")
@@ -88,9 +89,9 @@ class Trial:
         self.operations: list[Operation] = []
         self.moment: Moment | None = None
         self._moments = play(self.operations[step] for step in count())  # each operation as it comes
-        self.plain = _tokens(subject.dtype)
+        self.plain = _tokens(subject.dtype, tokens)
         arrays = [from_numpy(subject.backend, x) for x in self.plain.values()]
-        most = {"max_requests": REQUESTS, "max_tokens": REQUESTS * TOKENS}
+        most = {"max_requests": REQUESTS, "max_tokens": REQUESTS * tokens}
         facts = {name: most.get(name) or fact([], *arrays) for name, fact in FACTS.items() if name in taken}
         cache = subject.cache(**{**facts, **subject.keywords, **self.choices})
         self.session = Session(cache, *arrays, windowed=self.window is not None)
@@ -100,11 +101,16 @@ class Trial:
         """Where each request is that has not finished."""
         return {} if self.moment is None else self.moment.states
 
+    @property
+    def left(self) -> int:
+        """How many tokens its operations may still bring."""
+        return self.tokens - count_tokens(self.operations)
+
     def do(self, operation: Operation) -> None:
         """One operation, then the outputs of all resident requests.
 
         Raises:
-            AnswerWrong: an output is wrong.
+            AnswerWrong: an output is wrong, or an earlier one is no longer what it was.
             PagesWrong: pages do not add up.
             Exception: whatever the cache raises.
         """
@@ -114,6 +120,8 @@ class Trial:
             answers = self.session.step(self.moment)
         except PageError as error:
             raise PagesWrong(str(error)) from None
+        except AnswerChangedError as error:
+            raise AnswerWrong(str(error)) from None
         self._check(self.moment, [to_numpy(self.subject.backend, answer) for answer in answers])
 
     def _check(self, moment: Moment, answers: Sequence[np.ndarray]) -> None:
@@ -139,6 +147,7 @@ class Trial:
         dtype = self.subject.dtype
         known = _KNOWN.setdefault((dtype, self.scale), {})
         new = [read for read in dict.fromkeys(reads) if read not in known]
+        told: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
         if new:
             tokens = 1 + max(max(read) for read in new)
             mask = np.zeros((len(new), tokens), dtype=bool)
@@ -149,8 +158,9 @@ class Trial:
             given = {"q": q, "k": k, "v": v, "mask": mask, **({} if self.scale is None else {"scale": self.scale})}
             [bound] = budget(get_method("attention"), given, contract_for(dtype, dtype))
             made = expected(bound, dtype)
-            known |= {read: (made.value[0, :, index], made.budget[0, :, index]) for index, read in enumerate(new)}
-        values, budgets = zip(*(known[read] for read in reads), strict=True)
+            told = {read: (made.value[0, :, index], made.budget[0, :, index]) for index, read in enumerate(new)}
+            known |= {read: one for read, one in told.items() if len(read) <= MOST_ASKED}  # thousands of tokens are too many to keep
+        values, budgets = zip(*(told.get(read) or known[read] for read in reads), strict=True)
         return Expected(np.stack(values), np.stack(budgets))
 
     @property
@@ -167,10 +177,10 @@ class Trial:
 
 
 @lru_cache
-def _tokens(dtype: str) -> dict[str, np.ndarray]:
-    """Queries, keys and values of all tokens, always the same."""
+def _tokens(dtype: str, tokens: int) -> dict[str, np.ndarray]:
+    """Queries, keys and values of so many tokens, always the same ones."""
     shapes = {"q": (DIMS["h"], DIMS["d"]), "k": (DIMS["g"], DIMS["d"]), "v": (DIMS["g"], DIMS["e"])}
-    return {name: make_floats("normal", seed, 1.0, (TOKENS, *shapes[name]), FORMATS[dtype]) for seed, name in enumerate(shapes)}
+    return {name: make_floats("normal", seed, 1.0, (tokens, *shapes[name]), FORMATS[dtype]) for seed, name in enumerate(shapes)}
 
 
 def shortest(failed: Trial, error: Exception, seconds: float) -> tuple[Trial, Exception]:
@@ -193,7 +203,7 @@ def shortest(failed: Trial, error: Exception, seconds: float) -> tuple[Trial, Ex
             if key in tried or time.monotonic() > until:
                 continue
             tried.add(key)
-            trial = Trial(failed.subject, choices)
+            trial = Trial(failed.subject, choices, failed.tokens)
             found = _failure(trial, operations)
             if type(found) is type(error):
                 assert found is not None, "an error is never None"

@@ -27,7 +27,7 @@ METHOD = METHODS["continuous_batching"]
 MUTANTS = Path(__file__).parents[1] / "mutants"
 A_MINUTE = 60.0
 
-# The ten planted bugs of a cache, one for each that the field knows.
+# The planted bugs of a cache, one for each that the field knows.
 PLANTED = {
     "double free": "numpy_wrong/cache_double_free_after_preemption.py",
     "page not freed at finish": "numpy_wrong/cache_pages_not_freed.py",
@@ -39,6 +39,7 @@ PLANTED = {
     "table of another request after a removal": "torch_wrong/cache_values_of_removed_row.py",
     "ring overflow": "torch_wrong/cache_rolling_buffer_overflows.py",
     "growth writes the last token only": "numpy_wrong/cache_grows_by_last_token.py",
+    "page numbers in a byte": "numpy_wrong/cache_block_table_in_a_byte.py",
 }
 
 
@@ -304,3 +305,32 @@ def test_an_answer_that_is_none_is_told_with_its_operation(answer, words):
     x = np.zeros((2, 1, 1), np.float32)
     with pytest.raises((TypeError, ValueError), match=words):
         CacheDriver(Answers, "mine", METHOD)(x, x, x, operations="join(0,2)")
+
+
+REUSES = "numpy_wrong/cache_output_buffer_reused.py"
+
+
+def test_an_output_that_a_later_call_overwrites_is_a_finding_of_its_own_kind():
+    with Sandbox() as sandbox:
+        [loaded] = sandbox.load(f"{MUTANTS / REUSES}:KVCache")
+        result = Hunt(loaded, "float32", sandbox, Effort(diagnose=False)).run()
+    [(finding, _)] = result.findings
+    assert finding.kind == "changed-later"
+    assert "what attend gave for request" in finding.message
+
+
+def test_the_state_machine_finds_an_output_that_a_later_call_overwrites():
+    found = error_of(cache_machine(cache_of(REUSES)))
+    assert "what attend gave for request 0 after operation 0, join(0,1) changed at operation 1" in found
+    assert len(parse_operations(script_of(found))) == 2
+
+
+def test_an_output_may_be_part_of_a_larger_one_and_hold_nan():
+    class Together(Least):
+        def attend(self, queries):
+            together = np.full((sum(map(len, queries.values())), 1, 1), np.nan)
+            ends = np.cumsum([len(q) for q in queries.values()])
+            return {request: together[end - len(q) : end] for (request, q), end in zip(queries.items(), ends, strict=True)}
+
+    x = np.zeros((4, 1, 1))
+    assert np.isnan(CacheDriver(Together, "mine", METHOD)(x, x, x, operations="join(0,2);join(1,1);grow(0,1)")).all()

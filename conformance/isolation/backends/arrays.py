@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -127,6 +128,14 @@ class Arrays:
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A view of shared memory as this backend's array."""
         raise NotImplementedError
+
+    def blank(self) -> Any:
+        """An array without elements; None where what `maker` gives is not told apart by its `id`."""
+        return None
+
+    def maker(self, arena: Arena, where: ArrayView) -> Callable[[], Any]:
+        """What makes `take`'s array, each time as another object, and needs no other array while it does."""
+        return partial(self.take, arena, where)
 
     def of(self, array: np.ndarray) -> Any:
         """A copy of an array as one of this backend."""

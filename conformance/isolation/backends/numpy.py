@@ -36,6 +36,10 @@ class NumpyArrays(Arrays):
         """A view of shared memory as this backend's array."""
         return arena.view(where)
 
+    def blank(self) -> Any:
+        """An array without elements."""
+        return np.empty(0)
+
     def of(self, array: np.ndarray) -> Any:
         """A copy of an array as one of this backend."""
         return array.copy()

@@ -53,13 +53,22 @@ class TorchArrays(Arrays):
 
     def take(self, arena: Arena, where: ArrayView) -> Any:
         """A tensor on shared memory, with its storage offset; or on a copy of its storage, gaps included, on the device."""
+        return self.maker(arena, where)()
+
+    def blank(self) -> Any:
+        """A tensor without elements."""
+        return self.torch.empty(0)
+
+    def maker(self, arena: Arena, where: ArrayView) -> Callable[[], Any]:
+        """What makes one tensor after the other on the same memory."""
         flat = self._tensor(arena.storage(where))
         if not self.shared:
             moved = flat.to(self.device, copy=True)
             self._moved.append((moved, flat))
             flat = moved
         size = flat.element_size()
-        return flat.as_strided(where.shape, [stride // size for stride in where.strides], (where.offset - where.start) // size)
+        strides, offset = [stride // size for stride in where.strides], (where.offset - where.start) // size
+        return partial(flat.as_strided, where.shape, strides, offset)
 
     def _tensor(self, array: np.ndarray) -> Any:
         """A tensor on the memory of an array."""
