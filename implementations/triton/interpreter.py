@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,14 +21,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["DEVICES", "INTERPRETED", "REMARKS", "SMALLEST", "kernel", "padded", "present", "stored_dtype", "widened"]
+from conformance import register
+
+__all__ = ["INTERPRETED", "SMALLEST", "kernel", "padded", "present", "register_kernel", "small", "stored_dtype", "widened"]
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 if INTERPRETED and isinstance(tl.max, triton.runtime.JITFunction):
     raise ImportError("Triton was imported before it was told to interpret; set TRITON_INTERPRET=1 first")
 
-DEVICES = ("cpu", "cuda") if INTERPRETED else ("cuda",)
 SMALLEST = 16  # of a side of a matrix product
 
 
@@ -90,12 +91,20 @@ def _remarks() -> tuple[str, ...]:
     return (f"interpreted by {version}: rounding by matrix units, races and the compiler are not judged", *wrong)
 
 
-REMARKS = _remarks()
+register_kernel = partial(
+    register, backend="torch", dtypes=("float32", "float16", "bfloat16"), devices=("cpu", "cuda") if INTERPRETED else ("cuda",),
+    remarks=_remarks(),
+)  # fmt: skip
 
 
 def padded(width: int) -> int:
     """The power of two that a side of a matrix product of this width takes."""
     return max(triton.next_power_of_2(width), SMALLEST)
+
+
+def small(work: str, most: int) -> dict[str, str]:
+    """The restriction of a registration to calls that the interpreter, which takes milliseconds for a tile, answers in a second or two."""
+    return {f"{work} <= {most}": "interpreted: larger calls take too long"} if INTERPRETED else {}
 
 
 def present(x: Tensor | None, other: Tensor) -> Tensor:
