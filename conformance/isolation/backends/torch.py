@@ -11,6 +11,7 @@ import numpy as np
 
 from conformance.isolation.arena import Arena, ArrayView, dtype_named
 from conformance.isolation.backends.arrays import POISON, Arrays, Generator, Setting, facts_of, span_of
+from conformance.isolation.triton_interpreter import prepare_interpreter
 
 __all__ = ["TorchArrays"]
 
@@ -63,6 +64,11 @@ class TorchArrays(Arrays):
     def of(self, array: np.ndarray) -> Any:
         """A copy of an array as a tensor on the device."""
         return self._tensor(array.copy()).to(self.device)
+
+    def loaded(self) -> None:
+        """Prepare Triton's interpreter, where there is one."""
+        if self.device == "cpu":
+            prepare_interpreter()
 
     def calling(self, function: Callable[..., Any], dtypes: Collection[str]) -> AbstractContextManager[object]:
         """A module has parameters, which make a graph of every call outside of training."""
