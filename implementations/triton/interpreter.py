@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from conformance import register
+from conformance.isolation.triton_interpreter import faults
 
 __all__ = ["INTERPRETED", "SMALLEST", "kernel", "padded", "present", "register_kernel", "small", "stored_dtype", "widened"]
 
@@ -41,36 +42,9 @@ def kernel(function: Any) -> Any:
     return triton.jit(do_not_specialize=[p.name for p in parameters if p.annotation is p.empty])(function)
 
 
-@kernel
-def _try(X, Y, PRODUCT, STORED, SIDE: tl.constexpr):
-    """X X into PRODUCT, and Y rounded to the dtype of X."""
-    i = tl.arange(0, SIDE)
-    at = i[:, None] * SIDE + i[None, :]
-    x = tl.load(X + at)
-    tl.store(PRODUCT + at, tl.dot(x, x, input_precision="ieee").to(tl.float32))
-    tl.store(STORED + at, tl.load(Y + at).to(STORED.dtype.element_ty))
-
-
-@cache
-def faults(dtype: torch.dtype) -> tuple[str, ...]:
-    """What Triton's interpreter gets wrong in a dtype, in words; nothing where kernels are compiled."""
-    if not INTERPRETED:
-        return ()
-    numbers = torch.arange(SMALLEST**2).reshape(SMALLEST, SMALLEST)
-    x, y = (numbers % 7 - 3).to(dtype), 1 + numbers.float() / (SMALLEST**2 * 100)  # the products are whole numbers; y is nearly 1
-    product, stored = torch.empty(SMALLEST, SMALLEST), torch.empty(SMALLEST, SMALLEST, dtype=dtype)
-    _try[(1,)](x, y, product, stored, SIDE=SMALLEST)
-    found = []
-    if not torch.equal(product, x.float() @ x.float()):
-        found.append("multiplies it wrongly (tl.dot)")
-    if not torch.equal(stored, y.to(dtype)):
-        found.append("does not round to the nearest when it stores it")
-    return tuple(found)
-
-
 def widened(dtype: torch.dtype) -> bool:
     """Whether operands of this dtype are widened to float32 before they are used, and results rounded by PyTorch."""
-    return bool(faults(dtype))
+    return INTERPRETED and bool(faults(str(dtype).removeprefix("torch.")))
 
 
 def stored_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -79,16 +53,8 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _remarks() -> tuple[str, ...]:
-    if not INTERPRETED:
-        return ()
-    version = f"Triton {triton.__version__}"
-    wrong = [
-        f"{str(dtype).removeprefix('torch.')} is judged in part: the interpreter of {version} {' and '.join(faults(dtype))}, so operands "
-        "are widened to float32 first and PyTorch rounds the results"
-        for dtype in (torch.float16, torch.bfloat16)
-        if widened(dtype)
-    ]
-    return (f"interpreted by {version}: rounding by matrix units, races and the compiler are not judged", *wrong)
+    helped = [str(dtype).removeprefix("torch.") for dtype in (torch.float16, torch.bfloat16) if widened(dtype)]
+    return tuple(f"in {dtype} operands are widened to float32 first, and PyTorch rounds the results" for dtype in helped)
 
 
 register_kernel = partial(

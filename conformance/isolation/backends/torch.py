@@ -11,7 +11,7 @@ import numpy as np
 
 from conformance.isolation.arena import Arena, ArrayView, dtype_named
 from conformance.isolation.backends.arrays import POISON, Arrays, Generator, Setting, facts_of, span_of
-from conformance.isolation.triton_interpreter import prepare_interpreter
+from conformance.isolation.triton_interpreter import prepare_interpreter, remarks_on
 
 __all__ = ["TorchArrays"]
 
@@ -65,10 +65,10 @@ class TorchArrays(Arrays):
         """A copy of an array as a tensor on the device."""
         return self._tensor(array.copy()).to(self.device)
 
-    def loaded(self) -> None:
-        """Prepare Triton's interpreter, where there is one."""
-        if self.device == "cpu":
-            prepare_interpreter()
+    def loaded(self, function: Callable[..., Any]) -> tuple[str, ...]:
+        """Prepare Triton's interpreter, where it is in use."""
+        prepare_interpreter()
+        return remarks_on(function)
 
     def calling(self, function: Callable[..., Any], dtypes: Collection[str]) -> AbstractContextManager[object]:
         """A module has parameters, which make a graph of every call outside of training."""
