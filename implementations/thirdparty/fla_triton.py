@@ -88,7 +88,7 @@ def retention(
     "delta_rule",
     backend="torch",
     name="thirdparty.fla_triton_delta",
-    restrictions=RECURRENT,
+    restrictions={**RECURRENT, "scale is None or scale > 0": "scale must be positive"},
     description="flash-linear-attention: fused_recurrent_delta_rule",
 )
 def delta(
