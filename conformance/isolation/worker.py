@@ -131,6 +131,9 @@ class Worker:
         self.registration = found[-1]
         self.function = self.registration.callable
         self.arrays = arrays_of(self.registration.implementation.backend, request.get("device") or "cpu")
+        remarks = self.arrays.loaded(self.registration.function)
+        for implementation in described:
+            implementation["remarks"] += remarks
         if self.folder is not None:
             sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
             os.chdir(self.folder)

@@ -6,21 +6,20 @@ they are; ragged tiles are masked. Logits, sums and the accumulator are float32.
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, kernel, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import SMALLEST, kernel, padded, present, register_kernel, small, stored_dtype, widened  # isort: skip  (before Triton)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
 from conformance.registry import split_counts
 from implementations.tiling import Band, Window
 from implementations.triton.softmax import capped, folded, merged, products, settled
 
 __all__ = ["flash", "flash_with_lse", "split_k"]
 
-DTYPES = ("float32", "float16", "bfloat16")
+SMALL = small("b * h * (l + 16) * (s + 16)", 65536)
 TILES = {"block_q": (16, 32, 64), "block_k": (16, 32, 64)}
 
 
@@ -107,8 +106,8 @@ def _parts(
     return out.to(dtype), lse
 
 
-@register(
-    "attention_with_lse", backend="torch", name="triton.flash_with_lse", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS, tunables=TILES,
+@register_kernel(
+    "attention_with_lse", name="triton.flash_with_lse", restrictions=SMALL, tunables=TILES,
     description="FlashAttention-2 in Triton, with the logsumexp",
 )  # fmt: skip
 def flash_with_lse(
@@ -121,8 +120,8 @@ def flash_with_lse(
     return out[0], lse[0]
 
 
-@register(
-    "attention", backend="torch", name="triton.flash", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS, tunables=TILES,
+@register_kernel(
+    "attention", name="triton.flash", restrictions=SMALL, tunables=TILES,
     description="FlashAttention-2 in Triton",
 )  # fmt: skip
 def flash(
@@ -134,8 +133,8 @@ def flash(
     return _parts(q, k, v, mask, bias, causal, window, softcap, scale, sinks, 1, block_q, block_k, q.dtype)[0][0]
 
 
-@register(
-    "attention", backend="torch", name="triton.split_k", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "attention", name="triton.split_k", restrictions=SMALL,
     tunables={"num_splits": split_counts, "block_k": TILES["block_k"]}, description="flash-decoding in Triton: parts of the keys, merged",
 )  # fmt: skip
 def split_k(

@@ -5,7 +5,7 @@ All is computed in float32. Shapes: q, k, g (B, H, L, D), v (B, H, L, Dv), state
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import kernel, padded, present, register_kernel, small, stored_dtype  # isort: skip  (before Triton)
 
 from typing import Any
 
@@ -14,11 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
-
 __all__ = ["gated_chunked", "gated_recurrent"]
 
-DTYPES = ("float32", "float16", "bfloat16")
+SMALL = small("b * h * (l + 8)", 1024)
 WIDEST = 32  # columns of the state of a program
 
 
@@ -114,8 +112,8 @@ def _launch(
     return out.to(q.dtype), last
 
 
-@register(
-    "gated_linear_attention", backend="torch", name="triton.gated_recurrent", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "gated_linear_attention", name="triton.gated_recurrent", restrictions=SMALL,
     description="token by token in Triton, the columns of the state apart",
 )  # fmt: skip
 def gated_recurrent(
@@ -125,8 +123,8 @@ def gated_recurrent(
     return _launch(_recurrent, q, k, v, g, scale, initial_state, 1)
 
 
-@register(
-    "gated_linear_attention", backend="torch", name="triton.gated_chunked", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "gated_linear_attention", name="triton.gated_chunked", restrictions=SMALL,
     tunables={"chunk_size": (16, 32)}, description="by chunks in Triton, decays as exponentials of differences",
 )  # fmt: skip
 def gated_chunked(

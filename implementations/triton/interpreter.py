@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,14 +21,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["DEVICES", "INTERPRETED", "REMARKS", "SMALLEST", "kernel", "padded", "present", "stored_dtype", "widened"]
+from conformance import register
+from conformance.isolation.triton_interpreter import faults
+
+__all__ = ["INTERPRETED", "SMALLEST", "kernel", "padded", "present", "register_kernel", "small", "stored_dtype", "widened"]
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 if INTERPRETED and isinstance(tl.max, triton.runtime.JITFunction):
     raise ImportError("Triton was imported before it was told to interpret; set TRITON_INTERPRET=1 first")
 
-DEVICES = ("cpu", "cuda") if INTERPRETED else ("cuda",)
 SMALLEST = 16  # of a side of a matrix product
 
 
@@ -40,36 +42,9 @@ def kernel(function: Any) -> Any:
     return triton.jit(do_not_specialize=[p.name for p in parameters if p.annotation is p.empty])(function)
 
 
-@kernel
-def _try(X, Y, PRODUCT, STORED, SIDE: tl.constexpr):
-    """X X into PRODUCT, and Y rounded to the dtype of X."""
-    i = tl.arange(0, SIDE)
-    at = i[:, None] * SIDE + i[None, :]
-    x = tl.load(X + at)
-    tl.store(PRODUCT + at, tl.dot(x, x, input_precision="ieee").to(tl.float32))
-    tl.store(STORED + at, tl.load(Y + at).to(STORED.dtype.element_ty))
-
-
-@cache
-def faults(dtype: torch.dtype) -> tuple[str, ...]:
-    """What Triton's interpreter gets wrong in a dtype, in words; nothing where kernels are compiled."""
-    if not INTERPRETED:
-        return ()
-    numbers = torch.arange(SMALLEST**2).reshape(SMALLEST, SMALLEST)
-    x, y = (numbers % 7 - 3).to(dtype), 1 + numbers.float() / (SMALLEST**2 * 100)  # the products are whole numbers; y is nearly 1
-    product, stored = torch.empty(SMALLEST, SMALLEST), torch.empty(SMALLEST, SMALLEST, dtype=dtype)
-    _try[(1,)](x, y, product, stored, SIDE=SMALLEST)
-    found = []
-    if not torch.equal(product, x.float() @ x.float()):
-        found.append("multiplies it wrongly (tl.dot)")
-    if not torch.equal(stored, y.to(dtype)):
-        found.append("does not round to the nearest when it stores it")
-    return tuple(found)
-
-
 def widened(dtype: torch.dtype) -> bool:
     """Whether operands of this dtype are widened to float32 before they are used, and results rounded by PyTorch."""
-    return bool(faults(dtype))
+    return INTERPRETED and bool(faults(str(dtype).removeprefix("torch.")))
 
 
 def stored_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -78,24 +53,24 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _remarks() -> tuple[str, ...]:
-    if not INTERPRETED:
-        return ()
-    version = f"Triton {triton.__version__}"
-    wrong = [
-        f"{str(dtype).removeprefix('torch.')} is judged in part: the interpreter of {version} {' and '.join(faults(dtype))}, so operands "
-        "are widened to float32 first and PyTorch rounds the results"
-        for dtype in (torch.float16, torch.bfloat16)
-        if widened(dtype)
-    ]
-    return (f"interpreted by {version}: rounding by matrix units, races and the compiler are not judged", *wrong)
+    helped = [str(dtype).removeprefix("torch.") for dtype in (torch.float16, torch.bfloat16) if widened(dtype)]
+    return tuple(f"in {dtype} operands are widened to float32 first, and PyTorch rounds the results" for dtype in helped)
 
 
-REMARKS = _remarks()
+register_kernel = partial(
+    register, backend="torch", dtypes=("float32", "float16", "bfloat16"), devices=("cpu", "cuda") if INTERPRETED else ("cuda",),
+    remarks=_remarks(),
+)  # fmt: skip
 
 
 def padded(width: int) -> int:
     """The power of two that a side of a matrix product of this width takes."""
     return max(triton.next_power_of_2(width), SMALLEST)
+
+
+def small(work: str, most: int) -> dict[str, str]:
+    """The restriction of a registration to calls that the interpreter, which takes milliseconds for a tile, answers in a second or two."""
+    return {f"{work} <= {most}": "interpreted: larger calls take too long"} if INTERPRETED else {}
 
 
 def present(x: Tensor | None, other: Tensor) -> Tensor:

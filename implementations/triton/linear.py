@@ -5,18 +5,16 @@ Features, sums and products are float32. Shapes: q, k (B, H, L, D), v (B, H, L, 
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import kernel, padded, present, register_kernel, small, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
-
 __all__ = ["linear", "scalar_gated_linear"]
 
-DTYPES = ("float32", "float16", "bfloat16")
+SMALL = small("b * h * (l + 16)", 4096)
 CHUNKS = {"chunk_size": (16, 32, 64)}
 WIDEST = 32  # columns of values of a program
 
@@ -136,8 +134,8 @@ def _by_chunks(q: Tensor, k: Tensor, v: Tensor, feature_map: str, causal: bool, 
     return out.to(q.dtype)
 
 
-@register(
-    "linear_attention", backend="torch", name="triton.linear", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS, tunables=CHUNKS,
+@register_kernel(
+    "linear_attention", name="triton.linear", restrictions=SMALL, tunables=CHUNKS,
     description="chunks in Triton: states before each, then all chunks at once",
 )  # fmt: skip
 def linear(
@@ -147,8 +145,8 @@ def linear(
     return _by_chunks(q, k, v, feature_map, causal, False, eps, chunk_size)
 
 
-@register(
-    "scalar_gated_linear_attention", backend="torch", name="triton.scalar_gated_linear", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "scalar_gated_linear_attention", name="triton.scalar_gated_linear", restrictions=SMALL,
     tunables=CHUNKS, description="chunks of gated keys in Triton make one state, which all queries read",
 )  # fmt: skip
 def scalar_gated_linear(

@@ -5,14 +5,13 @@ Shapes: q (B, Hq, D), pages (num_blocks, block_size, Hkv, D | Dv), block_table (
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, SMALLEST, kernel, padded, present, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import SMALLEST, kernel, padded, present, register_kernel, small, widened  # isort: skip  (before Triton)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
 from conformance.registry import split_counts
 from implementations.caches import check_cache
 from implementations.tiling import Window
@@ -63,8 +62,8 @@ def _decode(
     tl.store(LSE + part * l_p + sequence * l_b + head * l_h, lse, mask=r < group)
 
 
-@register(
-    "paged_attention", backend="torch", name="triton.paged", dtypes=("float32", "float16", "bfloat16"), devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "paged_attention", name="triton.paged", restrictions=small("b * g * (max_blocks * block_size + 64)", 8192),
     tunables={"num_splits": split_counts, "block_k": (16, 32, 64)}, description="flash-decoding in Triton through the table of blocks",
 )  # fmt: skip
 def paged(

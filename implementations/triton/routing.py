@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, kernel, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import kernel, present, register_kernel, small, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
 from implementations.torch.routing import check_router
 
 __all__ = ["route"]
@@ -76,9 +75,9 @@ def _route(
     tl.store(WEIGHTS + t[:, None] * w_t + c, taken.to(WEIGHTS.dtype.element_ty), mask=mask)
 
 
-@register(
-    "moe_topk_gating", backend="torch", name="triton.route", dtypes=("float32", "float16", "bfloat16"), devices=DEVICES, remarks=REMARKS,
-    tunables={"block_tokens": (16, 1, 4, 64)}, description="one program for some tokens in Triton, k rounds of a maximum",
+@register_kernel(
+    "moe_topk_gating", name="triton.route", restrictions=small("l", 256),
+    tunables={"block_tokens": (16, 4, 64)}, description="one program for some tokens in Triton, k rounds of a maximum",
 )  # fmt: skip
 def route(
     logits: Tensor, k: int, *, renormalize: bool = True, scoring: str = "softmax", correction: Tensor | None = None, groups: int = 1,

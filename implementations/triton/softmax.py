@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype  # isort: skip  (before Triton)
+from implementations.triton.interpreter import kernel, padded, present, register_kernel, small, stored_dtype  # isort: skip  (before Triton)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from conformance import register
 
 __all__ = ["capped", "folded", "merge", "merged", "products", "settled"]
 
@@ -99,9 +97,9 @@ def merged(outs: Tensor, lses: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
     return out.to(dtype), lse
 
 
-@register(
-    "merge_attention_states", backend="torch", name="triton.merge", dtypes=("float32", "float16", "bfloat16"), devices=DEVICES,
-    remarks=REMARKS, description="parts over disjoint keys in Triton, two passes over them",
+@register_kernel(
+    "merge_attention_states", name="triton.merge",
+    restrictions=small("b * h * l * n", 16384), description="parts over disjoint keys in Triton, two passes over them",
 )  # fmt: skip
 def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     """As the second kernel of flash-decoding does (Dao et al. 2023)."""

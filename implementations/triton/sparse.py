@@ -5,7 +5,7 @@ Shapes: q (B, Hq, Lq, D), k (B, Hkv, Lk, D), v (B, Hkv, Lk, Dv) -> (B, Hq, Lq, D
 
 from __future__ import annotations
 
-from implementations.triton.interpreter import DEVICES, REMARKS, kernel, padded, present, stored_dtype, widened  # isort: skip  (before Triton)
+from implementations.triton.interpreter import kernel, padded, present, register_kernel, small, stored_dtype, widened  # isort: skip  (before Triton)
 
 from collections.abc import Sequence
 
@@ -14,12 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from conformance import register
 from implementations.triton.softmax import folded, products, settled
 
 __all__ = ["block_sparse", "local_global"]
 
-DTYPES = ("float32", "float16", "bfloat16")
+SMALL = small("b * h * (l + 16) * (s + 16)", 65536)
 SIZES = (16, 32, 64)
 
 
@@ -86,8 +85,8 @@ def _local_global(
     tl.store(out_at, out.to(OUT.dtype.element_ty), mask=some_q & some_e)
 
 
-@register(
-    "local_global_attention", backend="torch", name="triton.local_global", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "local_global_attention", name="triton.local_global", restrictions=SMALL,
     tunables={"block_q": SIZES, "block_k": SIZES}, description="windows, then gathered global keys; global rows by a launch of their own",
 )  # fmt: skip
 def local_global(
@@ -180,8 +179,8 @@ def _listed(block_mask: Tensor, rows: Tensor, columns: Tensor, ahead: Tensor | N
     return order.to(torch.int32), allowed.sum(dim=-1, dtype=torch.int32)
 
 
-@register(
-    "block_sparse_attention", backend="torch", name="triton.block_sparse", dtypes=DTYPES, devices=DEVICES, remarks=REMARKS,
+@register_kernel(
+    "block_sparse_attention", name="triton.block_sparse", restrictions=SMALL,
     tunables={"tile_q": SIZES, "tile_k": SIZES}, description="a list of tiles with an allowed block for every tile of queries",
 )  # fmt: skip
 def block_sparse(

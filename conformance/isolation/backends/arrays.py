@@ -141,6 +141,10 @@ class Arrays:
         """A copy of an array as one of this backend."""
         raise NotImplementedError
 
+    def loaded(self, function: Callable[..., Any]) -> tuple[str, ...]:
+        """Prepare what a function that has just been loaded needs before its first call; remarks on what is not judged of it here."""
+        return ()
+
     def calling(self, function: Callable[..., Any], dtypes: Collection[str]) -> AbstractContextManager[object]:
         """What arguments of some dtypes are taken, and a function is called, under."""
         return nullcontext()

@@ -11,6 +11,7 @@ import numpy as np
 
 from conformance.isolation.arena import Arena, ArrayView, dtype_named
 from conformance.isolation.backends.arrays import POISON, Arrays, Generator, Setting, facts_of, span_of
+from conformance.isolation.triton_interpreter import prepare_interpreter, remarks_on
 
 __all__ = ["TorchArrays"]
 
@@ -79,6 +80,11 @@ class TorchArrays(Arrays):
     def of(self, array: np.ndarray) -> Any:
         """A copy of an array as a tensor on the device."""
         return self._tensor(array.copy()).to(self.device)
+
+    def loaded(self, function: Callable[..., Any]) -> tuple[str, ...]:
+        """Prepare Triton's interpreter, where it is in use."""
+        prepare_interpreter()
+        return remarks_on(function)
 
     def calling(self, function: Callable[..., Any], dtypes: Collection[str]) -> AbstractContextManager[object]:
         """A module has parameters, which make a graph of every call outside of training."""
