@@ -23,19 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from conformance.cases.codes import CODE_RECIPES, make_codes
 from conformance.cases.integers import make_integers, recipes_of_integers
 from conformance.cases.layouts import LAYOUTS, broadcast_axis
+from conformance.cases.masks import MASK_RECIPES, make_mask
 from conformance.cases.options import OptionTextError, as_argument, parse_option
-from conformance.cases.values import (
-    CODE_RECIPES,
-    CODED_RECIPES,
-    DOMAIN_RECIPES,
-    FLOAT_RECIPES,
-    MASK_RECIPES,
-    make_codes,
-    make_floats,
-    make_mask,
-)  # fmt: skip
+from conformance.cases.values import CODED_RECIPES, DOMAIN_RECIPES, FLOAT_RECIPES, make_floats
 from conformance.errors import UsageError
 from oracle import METHODS
 from oracle.catalogue import PLAIN_DTYPES, Method

@@ -8,11 +8,12 @@ from itertools import chain, combinations, zip_longest
 from typing import Any
 
 from conformance.cases.case import ArrayRecipe, Case, plainest
+from conformance.cases.codes import CODE_RECIPES
 from conformance.cases.integers import recipes_of_integers
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.options import others
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, KV_HEADS, QUERY_HEADS, QUERY_LENGTHS, WIDTH_LETTERS
-from conformance.cases.values import CODE_RECIPES, DOMAIN_RECIPES
+from conformance.cases.values import DOMAIN_RECIPES
 from conformance.registry import Implementation, Tunable
 from oracle.catalogue import PLAIN_DTYPES
 

@@ -14,9 +14,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from conformance.cases.case import ArrayRecipe, Case
+from conformance.cases.masks import MASK_RECIPES
 from conformance.cases.shapes import BATCHES, KEY_LENGTHS, QUERY_LENGTHS, STAGES
 from conformance.cases.strategies import random_case
-from conformance.cases.values import MASK_RECIPES
 from conformance.invariants import DENSE, Invariant, get_invariant, invariants_for
 from conformance.invariants.calls import PARTS
 from conformance.invariants.check import speaks_of
