@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conformance.adequacy import lift, run_suspect, suspects
-from conformance.cases.case import parse_case
+from conformance.cases.lines import parse_case
 from conformance.pitfalls import Pitfall, pitfalls_for
 from conformance.pitfalls.chunked import InChunks
 from conformance.pitfalls.dense import Steps

@@ -3,7 +3,7 @@
 import pytest
 
 from conformance.adequacy import lift, run_suspect, suspects
-from conformance.cases.case import parse_case
+from conformance.cases.lines import parse_case
 
 PLAIN = "local_global_attention float32 b=1 h=2 g=1 l={length} s={length} d=2 e=3 q=normal(0) k=normal(1) v=normal(2)"
 OPTIONS = ("window=1", "window=0 causal=True", "window=3 global_rows=False global_self=False")

@@ -16,7 +16,8 @@ import numpy as np
 
 from conformance.benching.calls import benched_case, refuses, usual_options
 from conformance.benching.measuring import Kernel, Step, measured
-from conformance.cases.case import Case, parse_case
+from conformance.cases.case import Case
+from conformance.cases.lines import parse_case
 from conformance.certificate import environment
 from conformance.certify import Request, implementations
 from conformance.errors import UsageError

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases.case import Case, parse_case
+from conformance.cases.case import Case
+from conformance.cases.lines import parse_case
 from conformance.isolation.backends import Arrays, arrays_of
 from conformance.loading import load
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases.case import parse_case
+from conformance.cases.lines import parse_case
 from conformance.certificate import Certificate, number
 from conformance.diagnosis.pictures import Picture
 from conformance.diagnosis.trigger import Trigger

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase, InMemoryExampleDatabase
 
-from conformance.cases.case import Case, CaseError, parse_case
+from conformance.cases.case import Case
+from conformance.cases.lines import CaseError, parse_case
 from conformance.errors import UsageError
 from conformance.registry import Implementation
 

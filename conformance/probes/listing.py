@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from conformance.cases.case import Case, parse_case
+from conformance.cases.case import Case
+from conformance.cases.lines import parse_case
 from conformance.invariants import DENSE, MERGE
 from conformance.probes.dense import DENSE_PROBES, MERGE_PROBES, TUNABLE_PROBES, TUNABLE_VALUES
 from conformance.probes.linear import LINEAR_PROBES

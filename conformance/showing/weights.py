@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases.case import Case, CaseError, parse_case, plainest
+from conformance.cases.case import Case, plainest
+from conformance.cases.lines import CaseError, parse_case
 from conformance.errors import UsageError
 from conformance.judge import compare
 from oracle import METHODS

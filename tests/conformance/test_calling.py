@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from conformance import UsageError, register
-from conformance.cases.case import condition_names, parse_case
+from conformance.cases.case import condition_names
+from conformance.cases.lines import parse_case
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.certify import Request, certify

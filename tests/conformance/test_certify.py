@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases.case import parse_case
+from conformance.cases.lines import parse_case
 from conformance.certificate import document, exit_code
 from conformance.certify import Request, certify
 from conformance.errors import UsageError

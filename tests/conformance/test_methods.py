@@ -8,7 +8,7 @@ import pytest
 
 from conformance.adequacy import Adequacy, suspects
 from conformance.cases import parse_case
-from conformance.cases.case import CaseError
+from conformance.cases.lines import CaseError
 from conformance.cases.options import PATTERNS
 from conformance.cases.shapes import STAGES, stages
 from conformance.cases.strategies import random_case

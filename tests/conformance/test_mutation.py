@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conformance.cases.case import parse_case
 from conformance.cases.features import features
+from conformance.cases.lines import parse_case
 from conformance.hunting.hunt import Effort, Hunt
 from conformance.judge import Finding, Judgement
 from conformance.mutation import OPERATORS, Program, mutation_score, specification

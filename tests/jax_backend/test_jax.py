@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("jax")
 
-from conformance.cases.case import parse_case
+from conformance.cases.lines import parse_case
 from conformance.examine import Examiner
 from conformance.isolation.backends import arrays_of
 from conformance.isolation.sandbox import Sandbox
