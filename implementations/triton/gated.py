@@ -28,7 +28,7 @@ def _recurrent(
     HAS_FIRST: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Some columns of the state of one head, from token to token."""
-    batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     d, e = tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d < width, e < values
     some = some_d[:, None] & some_e[None, :]
@@ -61,7 +61,7 @@ def _chunked(
     Within a chunk the weight of key j for query i is sum_d q_id k_jd exp(G_id - G_jd), G the sums of the logarithms of the gates since
     the chunk began: the exponential of the difference, as exp(-G_jd) alone overflows.
     """
-    batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d[None, :] < width, e[None, :] < values
     some = (d[:, None] < width) & some_e

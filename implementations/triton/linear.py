@@ -51,7 +51,7 @@ def _sums(
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Sums over keys of phi(k) v and of phi(k): those before every chunk, or those over all keys."""
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d < width, e[None, :] < values
@@ -85,7 +85,7 @@ def _outputs(
     MAP: tl.constexpr, CAUSAL: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """One chunk of queries: what the sums before it give, and with causality the keys of the chunk itself."""
-    n, row = tl.program_id(0), tl.program_id(1)
+    n, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, head = row // heads, row % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(2) * BLOCK_E + tl.arange(0, BLOCK_E)
     t = n * CHUNK + c
