@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from implementations.triton.exponential import exp
+
 __all__ = ["gated_chunked", "gated_recurrent"]
 
 SMALL = small("b * h * (l + 8)", 1024)
@@ -44,7 +46,7 @@ def _recurrent(
         k = tl.load(k_at + t * k_l, mask=some_d, other=0.0).to(tl.float32)
         g = tl.load(g_at + t * g_l, mask=some_d, other=0.0).to(tl.float32)
         v = tl.load(v_at + t * v_l, mask=some_e, other=0.0).to(tl.float32)
-        state = state * tl.exp(g)[:, None] + k[:, None] * v[None, :]
+        state = state * exp(g)[:, None] + k[:, None] * v[None, :]
         tl.store(out_at + t * o_l, tl.sum(state * q[:, None], 0).to(OUT.dtype.element_ty), mask=some_e)
     tl.store(LAST + batch * s_b + head * s_h + d[:, None] * s_d + e[None, :] * s_e, state, mask=some)
 
@@ -81,15 +83,15 @@ def _chunked(
         for j in range(tl.minimum(CHUNK, length - begin)):
             own = (c == j)[:, None]
             key, before = tl.sum(tl.where(own, k, 0.0), 0), tl.sum(tl.where(own, sums, 0.0), 0)
-            decay = tl.exp(tl.where((c >= j)[:, None], sums - before[None, :], float("-inf")))
+            decay = exp(tl.where((c >= j)[:, None], sums - before[None, :], float("-inf")))
             column = tl.sum(q * key[None, :] * decay, 1)
             weights = tl.where((c == j)[None, :], column[:, None], weights)
-        out = tl.dot(weights, v, input_precision="ieee") + tl.dot(q * tl.exp(sums), state, input_precision="ieee")
+        out = tl.dot(weights, v, input_precision="ieee") + tl.dot(q * exp(sums), state, input_precision="ieee")
         out_at = OUT + batch * o_b + head * o_h + t * o_l + e[None, :] * o_e
         tl.store(out_at, out.to(OUT.dtype.element_ty), mask=inside & some_e)
         last = tl.sum(g, 0)
-        remaining = k * tl.exp(tl.minimum(last[None, :] - sums, 0.0))
-        state = state * tl.exp(last)[:, None] + tl.dot(tl.trans(remaining), v, input_precision="ieee")
+        remaining = k * exp(tl.minimum(last[None, :] - sums, 0.0))
+        state = state * exp(last)[:, None] + tl.dot(tl.trans(remaining), v, input_precision="ieee")
     tl.store(LAST + batch * s_b + head * s_h + d[:, None] * s_d + e[None, :] * s_e, state, mask=some)
 
 

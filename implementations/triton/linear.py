@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from implementations.triton.exponential import exp, sigmoid
+
 __all__ = ["linear", "scalar_gated_linear"]
 
 SMALL = small("b * h * (l + 16)", 4096)
@@ -23,9 +25,9 @@ WIDEST = 32  # columns of values of a program
 def _features(x, some, MAP: tl.constexpr):
     """Non-negative features, 0 where there is nothing; no branch overflows that is not taken."""
     if MAP == "exp":
-        features = tl.exp(x)
+        features = exp(x)
     elif MAP == "elu+1":
-        features = tl.where(x > 0, x + 1, tl.exp(tl.minimum(x, 0.0)))
+        features = tl.where(x > 0, x + 1, exp(tl.minimum(x, 0.0)))
     elif MAP == "relu+1":
         features = tl.maximum(x, 0.0) + 1
     else:
@@ -39,7 +41,7 @@ def _keys(k_at, some, MAP: tl.constexpr, GATED: tl.constexpr):
     k = tl.load(k_at, mask=some, other=0.0).to(tl.float32)
     features = _features(k, some, MAP)
     if GATED:
-        features = features * tl.sigmoid(tl.sum(k, 1))[:, None]
+        features = features * sigmoid(tl.sum(k, 1))[:, None]
     return features
 
 
