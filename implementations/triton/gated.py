@@ -18,7 +18,7 @@ from implementations.triton.exponential import exp
 
 __all__ = ["gated_chunked", "gated_recurrent"]
 
-SMALL = small("b * h * (l + 8)", 1024)
+SMALL = small("b * h * (l + 8) * (e + 32)", 32768)
 WIDEST = 32  # columns of the state of a program
 
 
