@@ -34,7 +34,7 @@ def _forward(
 ):  # fmt: skip
     """One tile of queries of one head, over one part of the keys."""
     tile, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    batch, head = row // heads, row % heads
+    batch, head = (row // heads).to(tl.int64), row % heads
     shared, first = head // group, tile * BLOCK_Q
     i, d, e = first + tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
     some_q, some_d, some_e = i[:, None] < queries, d < width, e[None, :] < values

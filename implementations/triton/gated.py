@@ -14,9 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from implementations.triton.exponential import exp
+
 __all__ = ["gated_chunked", "gated_recurrent"]
 
-SMALL = small("b * h * (l + 8)", 1024)
+SMALL = small("b * h * (l + 8) * (e + 32)", 32768)
 WIDEST = 32  # columns of the state of a program
 
 
@@ -28,7 +30,7 @@ def _recurrent(
     HAS_FIRST: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Some columns of the state of one head, from token to token."""
-    batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     d, e = tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d < width, e < values
     some = some_d[:, None] & some_e[None, :]
@@ -44,7 +46,7 @@ def _recurrent(
         k = tl.load(k_at + t * k_l, mask=some_d, other=0.0).to(tl.float32)
         g = tl.load(g_at + t * g_l, mask=some_d, other=0.0).to(tl.float32)
         v = tl.load(v_at + t * v_l, mask=some_e, other=0.0).to(tl.float32)
-        state = state * tl.exp(g)[:, None] + k[:, None] * v[None, :]
+        state = state * exp(g)[:, None] + k[:, None] * v[None, :]
         tl.store(out_at + t * o_l, tl.sum(state * q[:, None], 0).to(OUT.dtype.element_ty), mask=some_e)
     tl.store(LAST + batch * s_b + head * s_h + d[:, None] * s_d + e[None, :] * s_e, state, mask=some)
 
@@ -61,7 +63,7 @@ def _chunked(
     Within a chunk the weight of key j for query i is sum_d q_id k_jd exp(G_id - G_jd), G the sums of the logarithms of the gates since
     the chunk began: the exponential of the difference, as exp(-G_jd) alone overflows.
     """
-    batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d[None, :] < width, e[None, :] < values
     some = (d[:, None] < width) & some_e
@@ -81,15 +83,15 @@ def _chunked(
         for j in range(tl.minimum(CHUNK, length - begin)):
             own = (c == j)[:, None]
             key, before = tl.sum(tl.where(own, k, 0.0), 0), tl.sum(tl.where(own, sums, 0.0), 0)
-            decay = tl.exp(tl.where((c >= j)[:, None], sums - before[None, :], float("-inf")))
+            decay = exp(tl.where((c >= j)[:, None], sums - before[None, :], float("-inf")))
             column = tl.sum(q * key[None, :] * decay, 1)
             weights = tl.where((c == j)[None, :], column[:, None], weights)
-        out = tl.dot(weights, v, input_precision="ieee") + tl.dot(q * tl.exp(sums), state, input_precision="ieee")
+        out = tl.dot(weights, v, input_precision="ieee") + tl.dot(q * exp(sums), state, input_precision="ieee")
         out_at = OUT + batch * o_b + head * o_h + t * o_l + e[None, :] * o_e
         tl.store(out_at, out.to(OUT.dtype.element_ty), mask=inside & some_e)
         last = tl.sum(g, 0)
-        remaining = k * tl.exp(tl.minimum(last[None, :] - sums, 0.0))
-        state = state * tl.exp(last)[:, None] + tl.dot(tl.trans(remaining), v, input_precision="ieee")
+        remaining = k * exp(tl.minimum(last[None, :] - sums, 0.0))
+        state = state * exp(last)[:, None] + tl.dot(tl.trans(remaining), v, input_precision="ieee")
     tl.store(LAST + batch * s_b + head * s_h + d[:, None] * s_d + e[None, :] * s_e, state, mask=some)
 
 

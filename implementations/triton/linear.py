@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from implementations.triton.exponential import exp, sigmoid
+
 __all__ = ["linear", "scalar_gated_linear"]
 
 SMALL = small("b * h * (l + 16)", 4096)
@@ -23,9 +25,9 @@ WIDEST = 32  # columns of values of a program
 def _features(x, some, MAP: tl.constexpr):
     """Non-negative features, 0 where there is nothing; no branch overflows that is not taken."""
     if MAP == "exp":
-        features = tl.exp(x)
+        features = exp(x)
     elif MAP == "elu+1":
-        features = tl.where(x > 0, x + 1, tl.exp(tl.minimum(x, 0.0)))
+        features = tl.where(x > 0, x + 1, exp(tl.minimum(x, 0.0)))
     elif MAP == "relu+1":
         features = tl.maximum(x, 0.0) + 1
     else:
@@ -39,7 +41,7 @@ def _keys(k_at, some, MAP: tl.constexpr, GATED: tl.constexpr):
     k = tl.load(k_at, mask=some, other=0.0).to(tl.float32)
     features = _features(k, some, MAP)
     if GATED:
-        features = features * tl.sigmoid(tl.sum(k, 1))[:, None]
+        features = features * sigmoid(tl.sum(k, 1))[:, None]
     return features
 
 
@@ -51,7 +53,7 @@ def _sums(
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Sums over keys of phi(k) v and of phi(k): those before every chunk, or those over all keys."""
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     batch, head = row // heads, row % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     some_d, some_e = d < width, e[None, :] < values
@@ -85,7 +87,7 @@ def _outputs(
     MAP: tl.constexpr, CAUSAL: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """One chunk of queries: what the sums before it give, and with causality the keys of the chunk itself."""
-    n, row = tl.program_id(0), tl.program_id(1)
+    n, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, head = row // heads, row % heads
     c, d, e = tl.arange(0, CHUNK), tl.arange(0, BLOCK_D), tl.program_id(2) * BLOCK_E + tl.arange(0, BLOCK_E)
     t = n * CHUNK + c

@@ -29,7 +29,7 @@ def _decode(
     BLOCK_H: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Some query heads of one key/value head of one sequence, over one part of its context."""
-    sequence, shared, part = tl.program_id(0), tl.program_id(1) // tiles, tl.program_id(2)
+    sequence, shared, part = tl.program_id(0).to(tl.int64), tl.program_id(1) // tiles, tl.program_id(2)
     r, d, e = tl.program_id(1) % tiles * BLOCK_H + tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
     head = shared * group + r
     some_h, some_d, some_e = r[:, None] < group, d < width, e[None, :] < values

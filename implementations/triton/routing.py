@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from implementations.torch.routing import check_router
+from implementations.triton.exponential import exp, sigmoid
 
 __all__ = ["route"]
 
@@ -32,11 +33,10 @@ def _route(
     some, real = t[:, None] < tokens, x < experts
     logits = tl.load(LOGITS + t[:, None] * x_t + x * x_e, mask=some & real, other=0.0).to(tl.float32)
     if SIGMOID:
-        small = tl.exp(-tl.abs(logits))  # which cannot overflow
-        affinities = tl.where(logits < 0, small, 1.0) / (1 + small)
+        affinities = sigmoid(logits)
     else:
         shifted = tl.where(real, logits, float("-inf"))
-        powers = tl.exp(shifted - tl.max(shifted, 1)[:, None])
+        powers = exp(shifted - tl.max(shifted, 1)[:, None])
         affinities = powers / tl.sum(powers, 1)[:, None]
     scores = affinities
     if HAS_CORRECTION:

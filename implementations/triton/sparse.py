@@ -31,7 +31,7 @@ def _local_global(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries: the keys of their windows and the global ones, or, of global queries, all keys."""
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    batch, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     first = tl.program_id(0) * BLOCK_Q
     r, d, e = first + tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
     some_q, some_d, some_e = r[:, None] < rows, d < width, e[None, :] < values
@@ -129,7 +129,7 @@ def _block_sparse(
 ):  # fmt: skip
     """One tile of queries, over the tiles of keys that are listed for it."""
     tile = tl.program_id(0)
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    batch, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     i, d, e = tile * BLOCK_Q + tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
     some_q, some_d, some_e = i[:, None] < queries, d < width, e[None, :] < values
     q = tl.load(Q + batch * q_b + head * q_h + i[:, None] * q_l + d[None, :] * q_d, mask=some_q & some_d[None, :], other=0.0)
