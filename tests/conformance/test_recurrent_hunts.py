@@ -107,7 +107,7 @@ def test_long_rows_keep_to_restrictions():
 def test_a_hunt_of_a_recurrence_looks_at_long_rows():
     seen = []
     with InProcess() as sandbox:
-        [implementation] = sandbox.load("implementations/numpy/gated.py:retention_chunked", method=None, backend=None)
+        [implementation] = sandbox.load("numpy.retention_chunked")
         examiner = Examiner(implementation, "float32", sandbox)
 
         def look(case):
