@@ -23,7 +23,7 @@ import implementations.triton
 from conformance.cases.shapes import STAGES
 from conformance.cases.strategies import random_case
 from conformance.isolation.backends import arrays_of
-from conformance.parameters import unset
+from conformance.isolation.direct import direct_arguments
 from conformance.registry import registered
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -78,11 +78,8 @@ def cases(implementation, dtype):
 
 
 def call(registration, case):
-    arrays, implementation = arrays_of("torch", "cpu"), registration.implementation
-    arguments = {name: arrays.of(value) if name in case.arrays else value for name, value in case.arguments().items()}
-    positional = [arguments.pop(spec.name) for spec in case.specification.positional]
-    explicit = {name: unset(name, case.specification, case.dims) for name in implementation.explicit if name not in case.arrays}
-    registration.callable(*positional, **{**explicit, **arguments, **case.tunables})
+    leading, keywords = direct_arguments(registration.implementation, case, case.arguments(), arrays_of("torch", "cpu"))
+    registration.callable(*leading, **keywords)
 
 
 def main(dtypes):

@@ -22,7 +22,9 @@ import numpy as np
 from conformance.cases.case import Case
 from conformance.cases.lines import parse_case
 from conformance.isolation.backends import Arrays, arrays_of
+from conformance.isolation.direct import direct_arguments
 from conformance.loading import load
+from conformance.registry import Registration
 
 __all__ = ["main"]
 
@@ -60,11 +62,11 @@ def main() -> None:
             tell(turn.row)
 
 
-def _loaded(target: dict[str, Any], threads: int, device: str) -> tuple[Callable[..., Any], Arrays]:
+def _loaded(target: dict[str, Any], threads: int, device: str) -> tuple[Registration, Arrays]:
     [registration] = load(target["target"], method=target["method"], backend=target["backend"])
     arrays = arrays_of(target["backend"], device)
     arrays.measuring(threads)
-    return registration.function, arrays
+    return registration, arrays
 
 
 class _Turn:
@@ -74,12 +76,12 @@ class _Turn:
         row: what is known of it.
     """
 
-    def __init__(self, name: str, line: str, function: Callable[..., Any], arrays: Arrays, request: dict[str, Any]) -> None:
+    def __init__(self, name: str, line: str, registration: Registration, arrays: Arrays, request: dict[str, Any]) -> None:
         self.row: dict[str, Any] = {"name": name, "case": line, "seconds": []}
         self._call: Callable[[], Any] | None = None
         self._repeats = 1
         try:
-            call = _call(parse_case(line), function, arrays)
+            call = _call(parse_case(line), registration, arrays)
             started = time.perf_counter()
             output = call()
             self.row["first_seconds"] = took = time.perf_counter() - started
@@ -100,16 +102,15 @@ class _Turn:
             self.row["seconds"].append(_timed(self._call, self._repeats))
 
 
-def _call(case: Case, function: Callable[..., Any], arrays: Arrays) -> Callable[[], Any]:
-    given = case.arguments()
+def _call(case: Case, registration: Registration, arrays: Arrays) -> Callable[[], Any]:
+    function, given = registration.function, case.arguments()
     dtypes = {value.dtype.name for value in given.values() if isinstance(value, np.ndarray)}
     with arrays.calling(function, dtypes):
-        arguments = {name: arrays.of(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
-    leading = [arguments.pop(spec.name) for spec in case.specification.positional]
+        leading, keywords = direct_arguments(registration.implementation, case, given, arrays)
 
     def call() -> Any:
         with arrays.calling(function, dtypes):
-            output = function(*leading, **arguments, **case.tunables)
+            output = function(*leading, **keywords)
             arrays.finish(output)
         return output
 

@@ -15,7 +15,7 @@ from conformance.cases.case import Case
 from conformance.cases.layouts import broadcast_axis, declared_order, lay_out
 from conformance.isolation.arena import Arena, ArrayView, aligned, dtype_named
 from conformance.isolation.codes import decoded, stored
-from conformance.parameters import unset
+from conformance.isolation.direct import spelt_out
 from conformance.registry import Implementation
 from oracle import get_method
 from oracle.signature import ArraySpec
@@ -174,14 +174,13 @@ class Caller:
 
     def _call(self, case: Case, arrays: list[_Placed], copies: list[list[int]]) -> dict[str, Any]:
         signature = case.specification.signature
-        explicit = {name: unset(name, case.specification, case.dims) for name in self.implementation.explicit if name not in case.arrays}
         return {
             "copies": copies,
             "keep": [],
             "layout": self.implementation.layout,
             "arrays": [array.at(self._starts[array.name]).to_json() for array in arrays],
             "positional": [spec.name for spec in case.specification.positional],
-            "options": {**explicit, **case.options, **case.tunables},
+            "options": {**spelt_out(self.implementation, case), **case.options, **case.tunables},
             "kinds": {name: kind for name, kind in case.specification.options.items() if kind in ("pattern", "positions")},
             "outputs": [self._output_wanted(case, spec) for spec in signature.outputs],
         }

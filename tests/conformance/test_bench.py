@@ -64,6 +64,12 @@ def test_every_implementation_is_measured_at_every_length_beside_standard_attent
     assert all(row.speed == 1 for row in measured if row.name.endswith(".standard"))
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_codes_of_four_bits_are_measured_packed_as_they_are_called(backend):
+    *_, row = bench(Bench((f"{backend}.dequantize_microscaling",), lengths=(16,), width=32, runs=1))
+    assert (row.method, row.error, row.relative_error) == ("dequantize_microscaling", "", 0.0)
+
+
 def test_accuracy_is_that_of_the_dtype(measured):
     assert all(1e-9 < row.relative_error < 1e-5 for row in measured)
 

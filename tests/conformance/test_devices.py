@@ -15,10 +15,9 @@ from conformance.certify import Request, certify
 from conformance.hunting.search import Effort
 from conformance.isolation.backends import arrays_of
 from conformance.isolation.backends.torch import TorchArrays
-from conformance.isolation.codes import stored
+from conformance.isolation.direct import direct_arguments
 from conformance.isolation.sandbox import Sandbox, WorkerDied
 from conformance.loading import discover
-from conformance.parameters import unset
 from oracle import METHODS
 
 CASES = 3
@@ -38,14 +37,9 @@ def test_nothing_is_made_on_another_device_than_that_of_the_arguments(name):
     rng, dtype, arrays = random.Random(0), implementation.dtypes[0], arrays_of("torch", "cpu")
     for _ in range(CASES):
         case = random_case(rng, implementation, dtype, STAGES[1])
-        arguments = case.arguments()
-        for spec in (spec for spec in case.specification.signature.inputs if spec.name in arguments):
-            form = case.code_format(spec)
-            arguments[spec.name] = arrays.of(arguments[spec.name] if form is None else stored(arguments[spec.name], form))
-        positional = [arguments.pop(spec.name) for spec in case.specification.positional]
-        explicit = {key: unset(key, case.specification, case.dims) for key in implementation.explicit if key not in case.arrays}
+        leading, keywords = direct_arguments(implementation, case, case.arguments(), arrays)
         with torch.device("meta"):
-            result = function(*positional, **{**explicit, **arguments, **case.tunables})
+            result = function(*leading, **keywords)
         outputs = result if isinstance(result, (tuple, list)) else [result]
         devices = {output.device.type for output in outputs if isinstance(output, torch.Tensor)}
         assert devices <= {"cpu"} or not case.arrays, case
